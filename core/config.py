@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import json
 import os
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from ..errors import ConfigError, UnknownNameError
-from .fields import Rule, flag, integer, one_of, optional, positive_number, setting, strings
+from .fields import Rule, anything, flag, integer, one_of, optional, positive_number, setting, strings
 from .hub import read_json, resolve_file, write_text
 
 CONFIG_NAME = "config.json"
@@ -89,8 +88,8 @@ class PretrainedConfig:
     problem_type: str | None = setting(None, optional(one_of(*PROBLEM_TYPES)))
     architectures: list[str] | None = setting(None, optional(strings()))
     num_labels: int = setting(None, optional(integer(1)))
-    id2label: dict[int, str] = field(default=None)  # type: ignore[assignment]
-    label2id: dict[str, int] = field(default=None)  # type: ignore[assignment]
+    id2label: dict[int, str] = setting(None, anything())
+    label2id: dict[str, int] = setting(None, anything())
     extra: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -104,8 +103,8 @@ class PretrainedConfig:
             rules[name].check(type(self).__name__, name, value)
         elif name not in type(self).__dataclass_fields__:
             raise ConfigError(
-                f"{type(self).__name__} has no field {name!r}; its fields are {', '.join(type(self).__dataclass_fields__)}."
-                " A key of your own goes into .extra."
+                f"{type(self).__name__} has no field {name!r} (a key of your own goes into .extra); its fields are "
+                f"{', '.join(type(self).__dataclass_fields__)}."
             )
         object.__setattr__(self, name, value)
         if name in ("num_labels", "id2label", "label2id") and getattr(self, "_ready", False):
@@ -237,7 +236,6 @@ class PretrainedConfig:
         return type(self).from_dict(self.to_dict(), **changes)
 
 
-@functools.cache
 def _rules(config_class: type[PretrainedConfig]) -> dict[str, Rule]:
     """Return the rule of each field of a config class that has one."""
     fields = config_class.__dataclass_fields__

@@ -68,6 +68,11 @@ def optional(rule: Rule) -> Rule:
     return Rule(lambda v: v is None or rule.accepts(v), f"None or {rule.words}")
 
 
+def anything() -> Rule:
+    """No rule of its own; the config checks the field together with others."""
+    return Rule(lambda v: True, "anything")
+
+
 def strings() -> Rule:
     """A list of strings."""
     return Rule(lambda v: isinstance(v, list) and all(isinstance(item, str) for item in v), "a list of strings")

@@ -75,10 +75,10 @@ class MobileBertConfig(PretrainedConfig):
         >>> config = MobileBertConfig.from_size("mobilebert-tiny", num_labels=3)
         >>> config.true_hidden_size, config.num_labels
         (128, 3)
-        >>> MobileBertConfig(num_attention_heads=3)
+        >>> MobileBertConfig(hidden_size=0)
         Traceback (most recent call last):
         ...
-        isobert.errors.ConfigError: MobileBertConfig.num_attention_heads is 3; it must divide intra_bottleneck_size, 128.
+        isobert.errors.ConfigError: MobileBertConfig.hidden_size is 0; it must be an integer >= 1.
     """
 
     model_type: ClassVar[str] = "mobilebert"
@@ -149,7 +149,7 @@ class MobileBertConfig(PretrainedConfig):
         """
         if self.hidden_size < self.embedding_size:
             raise ConfigError(
-                f"{type(self).__name__}.embedding_size is {self.embedding_size}; for a language-model head it must be at "
-                f"most hidden_size, {self.hidden_size}."
+                f"{type(self).__name__}.embedding_size is {self.embedding_size}; a language-model head needs at most "
+                f"hidden_size, {self.hidden_size}."
             )
         return self.hidden_size - self.embedding_size

@@ -90,7 +90,7 @@ class BaseModelOutputWithPooling(ModelOutput):
 
 
 class MaskedLMOutput(ModelOutput):
-    """Scores for each position's token: `logits` `[batch, length, vocab]`; `loss` is a scalar when labels were given."""
+    """Scores for each position's token: `logits` `[batch, length, vocab]`; `loss`, a scalar, if labels were given."""
 
     loss: Any
     logits: Any

@@ -15,7 +15,7 @@ class Family:
     """One family of models.
 
     Attributes:
-        model_type: the value of `model_type` in its `config.json`, and the name of its files in `core/`, `pt/` and `tf/`.
+        model_type: the value of `model_type` in its `config.json`, and its files' name in `core/`, `pt/` and `tf/`.
         prefix: what its classes' names begin with.
         heads: its model classes' names after the prefix; `Model` is the bare encoder. A family that is so far here with
             its tokenizers alone has none, and no config.
@@ -88,7 +88,7 @@ def model_class(model_type: str, head: str, framework: str) -> type[Any]:
     family = family_of(model_type)
     if head not in family.heads:
         raise UnknownNameError(
-            f"{family.prefix} has no model {head!r}; it has {', '.join(family.heads) or 'none yet, only its tokenizers'}."
+            f"{family.prefix} has no model {head!r}; it has {', '.join(family.heads) or 'tokenizers only'}."
         )
     module = import_module(f"..{framework}.{model_type}", __package__)
     found: type[Any] = getattr(module, family.model_name(head, framework))
