@@ -95,6 +95,18 @@ def model_class(model_type: str, head: str, framework: str) -> type[Any]:
     return found
 
 
+def tokenizer_class(model_type: str, *, fast: bool) -> type[Any]:
+    """Return the slow or fast tokenizer class of a family.
+
+    Raises:
+        UnknownNameError: no such family.
+    """
+    family = family_of(model_type)
+    module = import_module(f"..tokenization.{model_type}", __package__)
+    found: type[Any] = getattr(module, f"{family.prefix}Tokenizer{'Fast' if fast else ''}")
+    return found
+
+
 def public_names() -> Iterator[tuple[str, str]]:
     """Yield every public class name of the root package with the module (relative to the root) that holds it."""
     yield "AutoConfig", ".core.auto"

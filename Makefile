@@ -1,0 +1,55 @@
+# `make demo` and `make test` do all the set-up they need; PYTHON picks the interpreter (3.11 or later).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help install demo test test-full lint format oracle clean
+
+help:
+	@echo 'make install    the environment alone, in $(VENV)'
+	@echo 'make demo       the main job on real text, results in isobert-demo/'
+	@echo 'make test       the tests'
+	@echo 'make test-full  the tests and their slower continuation'
+	@echo 'make lint       ruff, mypy, import-linter'
+	@echo 'make format     let ruff rewrite the code'
+	@echo 'make oracle     compute the oracle fixtures anew with transformers 4.57.6, in .peers'
+	@echo 'make clean      remove everything that make created'
+
+install: $(INSTALLED)
+
+# Made anew only when what it is made from changes, so a second make installs nothing.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "isobert needs Python 3.11 or later; $(PYTHON) is not. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo 'Installing into $(VENV): a few minutes, about 3 GB.'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/isobert demo --output isobert-demo
+
+test: $(INSTALLED)
+	$(PYTEST) -n 2 -m 'not slow'
+
+test-full: $(INSTALLED)
+	$(PYTEST) -n 2
+
+# mypy names modules by folder, and a clone's folder may be called anything: a link gives it the package's name.
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@mkdir -p build/types && ln -sfn ../.. build/types/isobert
+	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p isobert
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .peers build dist isobert-demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	  .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
