@@ -1,0 +1,1 @@
+"""What several folders of tests share: random legal configs, random weights, random inputs."""

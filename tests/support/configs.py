@@ -1,0 +1,101 @@
+"""Small random configs, drawn over every legal combination of a family's switches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+CONFIG_SEEDS = tuple(range(8))
+"""The configs that the default suite runs; `test_configs.py` shows that every switch takes every value among them."""
+
+MANY_CONFIG_SEEDS = tuple(range(100, 160))
+"""The configs that only the full suite runs."""
+
+
+def random_config(family: str, seed: int, **overrides: Any) -> Any:
+    """Return a small legal config of a family, the same for the same seed.
+
+    Every dropout is on, so a test that compares two models also shows that evaluation ignores it. `overrides` replace
+    drawn fields; the widths that other fields hang on are drawn after them, so the config stays legal.
+    """
+    import isobert
+
+    draw, class_name = _FAMILIES[family]
+    fields = {**_common(_Draw(seed, "common", overrides)), **draw(_Draw(seed, family, overrides)), **overrides}
+    return getattr(isobert, class_name)(**fields)
+
+
+class _Draw:
+    """Draws fields from lists of choices; a field that the caller has set is taken as it is."""
+
+    def __init__(self, seed: int, purpose: str, overrides: dict[str, Any]) -> None:
+        self.random = np.random.default_rng([seed, *purpose.encode()])
+        self.overrides = overrides
+
+    def __call__(self, field: str, *choices: Any) -> Any:
+        # Drawn even when it is not needed, so that overriding a field leaves the other fields as they were.
+        drawn = choices[int(self.random.integers(len(choices)))]
+        return self.overrides.get(field, drawn)
+
+    def multiple(self, field: str, of: int, *factors: int) -> int:
+        return int(self(field, *(of * factor for factor in factors)))
+
+
+def _common(draw: _Draw) -> dict[str, Any]:
+    num_labels = draw("num_labels", 1, 2, 3, 5)
+    return {
+        "vocab_size": draw("vocab_size", 23, 37, 50),
+        "num_labels": num_labels,
+        # A single label with "single_label_classification" is legal, but its loss is 0 whatever the weights are.
+        "problem_type": draw(
+            "problem_type",
+            *([None, "regression", "multi_label_classification"] if num_labels == 1 else _PROBLEM_TYPES),
+        ),
+        "pad_token_id": draw("pad_token_id", 0, 0, 1, 5),
+        "layer_norm_eps": draw("layer_norm_eps", 1e-12, 1e-5, 0.02),
+        "hidden_dropout_prob": 0.3,
+        "attention_probs_dropout_prob": 0.2,
+        "classifier_dropout": draw("classifier_dropout", None, 0.4),
+        "tie_word_embeddings": draw("tie_word_embeddings", True, False),
+    }
+
+
+_PROBLEM_TYPES = (None, "regression", "single_label_classification", "multi_label_classification")
+
+
+def _mobilebert(draw: _Draw) -> dict[str, Any]:
+    from isobert.core.config import ACTIVATIONS
+
+    heads = draw("num_attention_heads", 1, 2, 3)
+    use_bottleneck = draw("use_bottleneck", True, True, True, False)
+    # Only without a bottleneck do the heads divide the stream.
+    hidden_size = draw("hidden_size", 7, 12, 17) if use_bottleneck else draw.multiple("hidden_size", heads, 4, 5, 6)
+    return {
+        "hidden_size": hidden_size,
+        "num_hidden_layers": draw("num_hidden_layers", 1, 2, 3),
+        "num_attention_heads": heads,
+        "intermediate_size": draw("intermediate_size", 5, 11, 16),
+        "hidden_act": draw("hidden_act", *ACTIVATIONS),
+        "max_position_embeddings": draw("max_position_embeddings", 12, 19),
+        "type_vocab_size": draw("type_vocab_size", 2, 3),
+        # As wide as the stream: without a trigram the embeddings then enter it untransformed.
+        "embedding_size": draw("embedding_size", 3, hidden_size - 1, hidden_size, hidden_size),
+        "trigram_input": draw("trigram_input", True, False),
+        "use_bottleneck": use_bottleneck,
+        # From narrower than the stream to wider, as the teacher's inverted bottleneck is.
+        "intra_bottleneck_size": draw.multiple("intra_bottleneck_size", heads, 2, 5, 8),
+        "use_bottleneck_attention": draw("use_bottleneck_attention", False, True, False),
+        "key_query_shared_bottleneck": draw("key_query_shared_bottleneck", True, False),
+        "num_feedforward_networks": draw("num_feedforward_networks", 1, 2, 4),
+        "normalization_type": draw("normalization_type", "no_norm", "layer_norm", "manual_layer_norm"),
+        "classifier_activation": draw("classifier_activation", True, False),
+        "attention_mask_value": draw("attention_mask_value", None, None, -6.0),
+        "mask_padding": draw("mask_padding", False, False, True),
+    }
+
+
+_FAMILIES: dict[str, tuple[Callable[[_Draw], dict[str, Any]], str]] = {
+    "mobilebert": (_mobilebert, "MobileBertConfig"),
+}

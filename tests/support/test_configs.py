@@ -1,0 +1,53 @@
+"""The random configs are what the tests that use them rely on."""
+
+from __future__ import annotations
+
+import pytest
+from isobert.core.config import ACTIVATIONS, PROBLEM_TYPES
+from isobert.core.mobilebert import NORMALIZATION_TYPES
+
+from support.configs import CONFIG_SEEDS, random_config
+
+SWITCHES = {
+    "trigram_input": {True, False},
+    "use_bottleneck": {True, False},
+    "use_bottleneck_attention": {True, False},
+    "key_query_shared_bottleneck": {True, False},
+    "normalization_type": set(NORMALIZATION_TYPES),
+    "classifier_activation": {True, False},
+    "tie_word_embeddings": {True, False},
+    "mask_padding": {True, False},
+    "attention_mask_value": {None, -6.0},
+    "problem_type": {None, *PROBLEM_TYPES},
+}
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_every_switch_takes_every_value_among_the_default_seeds(switch: str) -> None:
+    drawn = {getattr(random_config("mobilebert", seed), switch) for seed in CONFIG_SEEDS}
+    assert drawn == SWITCHES[switch]
+
+
+def test_every_way_to_feed_attention_is_among_the_default_seeds() -> None:
+    configs = [random_config("mobilebert", seed) for seed in CONFIG_SEEDS]
+    ways = {(c.use_bottleneck_attention, c.key_query_shared_bottleneck) for c in configs if c.use_bottleneck}
+    assert ways >= {(False, True), (False, False)}
+    assert any(attention for attention, _ in ways)
+
+
+def test_embeddings_enter_the_stream_untransformed_among_the_default_seeds() -> None:
+    configs = [random_config("mobilebert", seed) for seed in CONFIG_SEEDS]
+    assert any(not c.trigram_input and c.embedding_size == c.hidden_size for c in configs)
+
+
+def test_every_activation_is_drawn_among_a_hundred_seeds() -> None:
+    assert {random_config("mobilebert", seed).hidden_act for seed in range(100)} == set(ACTIVATIONS)
+
+
+def test_a_config_of_a_seed_is_the_same_when_drawn_again() -> None:
+    assert random_config("mobilebert", 3) == random_config("mobilebert", 3)
+
+
+def test_overriding_one_field_leaves_the_others_as_they_were() -> None:
+    drawn, changed = random_config("mobilebert", 3), random_config("mobilebert", 3, trigram_input=False)
+    assert {**drawn.to_dict(), "trigram_input": False} == changed.to_dict()
