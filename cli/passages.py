@@ -85,8 +85,8 @@ def split_into_passages(texts: Mapping[str, str], *, most_topics: int, seed: int
     topics = sorted(train_of, key=lambda name: (-len(train_of[name]), name))[:most_topics]
     if len(topics) < 2:
         raise InputError(
-            f"Only {len(topics)} of {len(texts)} texts have at least {FEWEST_PASSAGES * WORDS_PER_PASSAGE} words of their "
-            "own; telling topics apart needs two. Give more or longer texts."
+            f"Only {len(topics)} of {len(texts)} texts have {FEWEST_PASSAGES * WORDS_PER_PASSAGE} words of their own; "
+            "telling topics apart needs two. Give more or longer texts."
         )
     shuffler = random.Random(seed)
     train = [(passage, index) for index, name in enumerate(topics) for passage in train_of[name]]
