@@ -1,0 +1,63 @@
+"""What a form of checkpoint must offer, and a tensor that is read or computed only when its turn comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class TensorFile(Protocol):
+    """One open file of tensors. Shapes and dtypes are known without reading the tensors."""
+
+    def names(self) -> Sequence[str]:
+        """Return the tensors' names, in the file's order."""
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return a tensor's shape."""
+
+    def dtype(self, name: str) -> str:
+        """Return a tensor's dtype as NumPy calls it, such as "float32" or "bfloat16"."""
+
+    def read(self, name: str) -> np.ndarray:
+        """Read one tensor."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+
+class TensorLike(Protocol):
+    """What can be written: a NumPy array, or anything that knows its shape and dtype and can become one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The NumPy dtype."""
+
+    def __array__(self, dtype: Any = None, /) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class LazyTensor:
+    """A tensor whose shape and dtype are known now and whose numbers are fetched when they are written.
+
+    A checkpoint of any size can so be written while one tensor at a time is in memory.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    load: Callable[[], np.ndarray]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self.load()
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+
+def byte_size(tensor: TensorLike) -> int:
+    """Return the number of bytes of a tensor's elements."""
+    return int(np.prod(tensor.shape, dtype=np.int64)) * tensor.dtype.itemsize

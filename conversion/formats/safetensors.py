@@ -1,0 +1,129 @@
+"""The safetensors form: read by the safetensors library, written one tensor at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from ...errors import CheckpointError
+from .base import TensorLike, byte_size
+
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype(np.float64),
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "I64": np.dtype(np.int64),
+    "I32": np.dtype(np.int32),
+    "I16": np.dtype(np.int16),
+    "I8": np.dtype(np.int8),
+    "U8": np.dtype(np.uint8),
+    "BOOL": np.dtype(np.bool_),
+}
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+
+
+class SafetensorsFile:
+    """One open `.safetensors` file, mapped into memory.
+
+    Raises:
+        CheckpointError: the file is cut short or is not of this form.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = safe_open(path, framework="np")
+            self._names = tuple(self._file.offset_keys())
+        except (SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read as safetensors ({error}): it is damaged or was not copied whole. "
+                "Fetch or save it again."
+            ) from error
+
+    def names(self) -> tuple[str, ...]:
+        """Return the tensors' names, in the file's order."""
+        return self._names
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return a tensor's shape."""
+        return tuple(self._file.get_slice(name).get_shape())
+
+    def dtype(self, name: str) -> str:
+        """Return a tensor's dtype as NumPy calls it; one that cannot be read here, as the file calls it."""
+        code = self._file.get_slice(name).get_dtype()
+        return _DTYPES[code].name if code in _DTYPES else str(code)
+
+    def read(self, name: str) -> np.ndarray:
+        """Read one tensor.
+
+        Raises:
+            CheckpointError: the tensor is of a dtype that is not supported.
+        """
+        code = self._file.get_slice(name).get_dtype()
+        if code not in _DTYPES:
+            raise CheckpointError(
+                f"{self.path}: tensor {name} has dtype {code}, which is not supported; "
+                f"supported: {', '.join(dtype.name for dtype in _CODES)}."
+            )
+        tensor: np.ndarray = self._file.get_tensor(name)
+        return tensor
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.__exit__(None, None, None)
+
+
+def write(path: Path, tensors: Mapping[str, TensorLike], metadata: Mapping[str, str]) -> None:
+    """Write tensors into one file, with no more than one of them in memory.
+
+    The library's own writer wants all of a file's tensors at once, which for a lazily converted checkpoint would be
+    all of its memory; hence this one. The layout is the format's: the header's length as 8 bytes, the header as JSON
+    padded with blanks to a multiple of 8, then the elements, little-endian, without gaps.
+
+    Raises:
+        CheckpointError: a tensor's dtype has no place in this form.
+    """
+    # The widest elements first, so that every tensor begins at a multiple of its element's size.
+    order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name in order:
+        tensor = tensors[name]
+        begin, end = end, end + byte_size(tensor)
+        header[name] = {"dtype": _code(name, tensor), "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for name in order:
+            file.write(_bytes(name, tensors[name]))
+
+
+def _code(name: str, tensor: TensorLike) -> str:
+    code = _CODES.get(tensor.dtype.newbyteorder("="))
+    if code is None:
+        raise CheckpointError(
+            f"tensor {name} has dtype {tensor.dtype}, which safetensors cannot hold here; "
+            f"it can hold {', '.join(dtype.name for dtype in _CODES)}."
+        )
+    return code
+
+
+def _bytes(name: str, tensor: TensorLike) -> memoryview:
+    array = np.asarray(tensor)
+    if array.shape != tuple(tensor.shape) or array.dtype != tensor.dtype:
+        # The header is already written; a tensor that differs from its announcement would spoil all after it.
+        raise CheckpointError(
+            f"tensor {name} was announced as {tensor.dtype} {tuple(tensor.shape)} "
+            f"and came as {array.dtype} {array.shape}."
+        )
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False) if array.dtype.byteorder == ">" else array
+    return np.ascontiguousarray(little).reshape(-1).view(np.uint8).data
