@@ -25,7 +25,7 @@ def test_an_absent_field_is_none_by_attribute_and_missing_as_key():
 
 
 def test_an_undeclared_field_is_refused_by_name():
-    with pytest.raises(TypeError, match=r"no field 'scores'; it has loss, logits"):
+    with pytest.raises(TypeError, match=r"no field 'scores'; its fields are loss, logits"):
         MaskedLMOutput(scores=1)
     with pytest.raises(AttributeError, match="scores"):
         _ = MaskedLMOutput(logits=1).scores
