@@ -55,14 +55,14 @@ class MobileBertConfig(PretrainedConfig):
         type_vocab_size: number of token types (segments).
         layer_norm_eps: epsilon of every layer norm.
         embedding_size: width of the word embeddings.
-        trigram_input: whether each position sees its neighbours' word embeddings too (section 3.1).
+        trigram_input: whether each position sees its neighbours' word embeddings too (section 3.4).
         use_bottleneck: whether a layer works at its own width, between two linear maps (section 3.1).
         intra_bottleneck_size: the width inside a layer when it has a bottleneck.
         use_bottleneck_attention: whether queries, keys and values are all computed from the bottlenecked input.
         key_query_shared_bottleneck: whether queries and keys share one bottleneck of their own; without it, and without
             `use_bottleneck_attention`, they are computed from the full stream.
-        num_feedforward_networks: feed-forward networks of a layer (section 3.3).
-        normalization_type: "no_norm" (section 3.4), "layer_norm", or "manual_layer_norm" (epsilon 1e-6).
+        num_feedforward_networks: feed-forward networks of a layer (section 3.2).
+        normalization_type: "no_norm" (section 3.3), "layer_norm", or "manual_layer_norm" (epsilon 1e-6).
         classifier_activation: whether the pooler has a dense layer with tanh, or is the bare first token.
         classifier_dropout: dropout before the classifiers; None takes `hidden_dropout_prob`.
         attention_mask_value: the score given to masked positions before the softmax. None masks them fully, as the
