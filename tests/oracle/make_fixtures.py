@@ -1,4 +1,4 @@
-"""Write the oracle's fixtures: what transformers 4.57.6 computes with small MobileBERTs, PyTorch and TensorFlow classes.
+"""Write the oracle's fixtures: what transformers 4.57.6 computes with small MobileBERTs, in PyTorch and TensorFlow.
 
 4.57.6 is the last version with TensorFlow classes. It runs in an environment of its own, which the project never uses:
 
@@ -176,7 +176,7 @@ def run_pytorch(model: torch.nn.Module, head: str, inputs: dict[str, np.ndarray]
             shared = name.startswith("mobilebert.") and not name.endswith(SHARED_GRADIENTS)
             # Only a parameter that the config leaves unused has no gradient.
             if parameter.grad is not None and (head == "ForPreTraining" or not shared):
-                found[f"gradients/{name}"] = parameter.grad.numpy().astype(np.float32)
+                found[f"gradients/{name}"] = parameter.grad.numpy()
     model.float()
     return found
 
