@@ -1,0 +1,322 @@
+"""The task heads, each once for every family.
+
+A family's concrete class combines a head with the family's own base, which supplies the parts:
+`class MobileBertForTokenClassification(ForTokenClassification, MobileBertPreTrainedModel)`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from ..core.config import PretrainedConfig
+from ..core.outputs import (
+    MaskedLMOutput,
+    ModelOutput,
+    MultipleChoiceModelOutput,
+    NextSentencePredictorOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+from ..errors import InputError
+from .inputs import check_choices
+from .layers import Dense
+from .losses import cross_entropy, question_answering_loss, sequence_classification_loss
+from .modeling import PreTrainedModel
+
+
+class HeadModel(PreTrainedModel):
+    """An encoder with a head. Subclasses add the head's parts in `__init__` and say whether they need the pooler."""
+
+    output_class: ClassVar[type[ModelOutput]]
+    add_pooling_layer: ClassVar[bool] = False
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__(config)
+        setattr(self, self.base_model_prefix, self.make_base_model(self.add_pooling_layer))
+
+    def respond(self, encoded: ModelOutput, loss: Tensor | None, **scores: Tensor) -> ModelOutput:
+        """Put together the output: the loss if there is one, the scores, and what the encoder was asked for."""
+        return self.output_class(
+            loss=loss, **scores, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
+
+
+class LabelledModel(HeadModel):
+    """A head with one kind of scores and one kind of labels: subclasses define `logits` and `loss`."""
+
+    def logits(self, encoded: ModelOutput) -> Tensor:
+        """Return the head's scores for the encoder's output."""
+        raise NotImplementedError
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the scalar loss; by default the cross entropy, with labels of -100 ignored."""
+        return cross_entropy(logits, labels)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> ModelOutput:
+        """Return `logits`, and the `loss` if there are labels. The other arguments are the encoder's.
+
+        Raises:
+            InputError: an argument has a wrong shape, dtype or range.
+        """
+        encoded = self.base_model(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            output_attentions,
+            output_hidden_states,
+        )
+        logits = self.logits(encoded)
+        return self.respond(encoded, None if labels is None else self.loss(logits, labels), logits=logits)
+
+
+class ForPreTraining(HeadModel):
+    """Both heads of BERT's pretraining (Devlin et al. 2018, section 3.1): masked words and next sentence."""
+
+    add_pooling_layer = True
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__(config)
+        seq_relationship = Dense(self.config.hidden_size, 2, config.initializer_range)
+        self.cls = nn.ModuleDict({"predictions": self.make_lm_head(), "seq_relationship": seq_relationship})
+        self.tie_weights()
+
+    def get_lm_head(self) -> nn.Module:
+        """Return the part that scores words."""
+        return self.cls["predictions"]
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        next_sentence_label: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> ModelOutput:
+        """Return `prediction_logits` `[batch, length, vocab]` and `seq_relationship_logits` `[batch, 2]`.
+
+        `labels` `[batch, length]` are the masked words' ids, -100 elsewhere; `next_sentence_label` `[batch]` is 0 where
+        the second sentence follows the first, and 1 where it does not. With both, `loss` is the sum of the two losses.
+
+        Raises:
+            InputError: an argument has a wrong shape, dtype or range.
+        """
+        encoded = self.base_model(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            output_attentions,
+            output_hidden_states,
+        )
+        prediction_logits = self.cls["predictions"](encoded.last_hidden_state)
+        relationship_logits = self.cls["seq_relationship"](encoded.pooler_output)
+        loss = None
+        if labels is not None and next_sentence_label is not None:
+            next_sentence_loss = cross_entropy(relationship_logits, next_sentence_label, "next_sentence_label")
+            loss = cross_entropy(prediction_logits, labels) + next_sentence_loss
+        return self.respond(
+            encoded, loss, prediction_logits=prediction_logits, seq_relationship_logits=relationship_logits
+        )
+
+
+class ForMaskedLM(LabelledModel):
+    """Scores of every word at every position `[batch, length, vocab]`; labels `[batch, length]` are ids or -100."""
+
+    output_class = MaskedLMOutput
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__(config)
+        self.cls = nn.ModuleDict({"predictions": self.make_lm_head()})
+        self.tie_weights()
+
+    def get_lm_head(self) -> nn.Module:
+        """Return the part that scores words."""
+        return self.cls["predictions"]
+
+    def logits(self, encoded: ModelOutput) -> Tensor:
+        """Score `[batch, length, hidden]` as `[batch, length, vocab]`."""
+        return self.cls["predictions"](encoded.last_hidden_state)
+
+
+class ForNextSentencePrediction(LabelledModel):
+    """Scores `[batch, 2]` of whether the second sentence follows the first (label 0) or does not (label 1)."""
+
+    output_class = NextSentencePredictorOutput
+    add_pooling_layer = True
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__(config)
+        self.cls = nn.ModuleDict({"seq_relationship": Dense(self.config.hidden_size, 2, config.initializer_range)})
+
+    def logits(self, encoded: ModelOutput) -> Tensor:
+        """Score `[batch, hidden]` as `[batch, 2]`."""
+        return self.cls["seq_relationship"](encoded.pooler_output)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        next_sentence_label: Tensor | None = None,
+    ) -> ModelOutput:
+        """Return `logits`, and the `loss` if there are labels `[batch]`, called `labels` or `next_sentence_label`.
+
+        Raises:
+            InputError: an argument has a wrong shape, dtype or range, or the labels are given twice.
+        """
+        if labels is not None and next_sentence_label is not None:
+            raise InputError("Give the labels once, as labels or as next_sentence_label.")
+        return super().forward(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            next_sentence_label if labels is None else labels,
+            output_attentions,
+            output_hidden_states,
+        )
+
+
+class ForSequenceClassification(LabelledModel):
+    """Scores `[batch, num_labels]` of a whole sequence; labels as in `losses.sequence_classification_loss`."""
+
+    output_class = SequenceClassifierOutput
+    add_pooling_layer = True
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__(config)
+        self.dropout = nn.Dropout(self.config.head_dropout_prob)
+        self.classifier = Dense(self.config.hidden_size, config.num_labels, config.initializer_range)
+
+    def logits(self, encoded: ModelOutput) -> Tensor:
+        """Score `[batch, hidden]` as `[batch, num_labels]`."""
+        return self.classifier(self.dropout(encoded.pooler_output))
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of `config.problem_type`."""
+        return sequence_classification_loss(logits, labels, self.config)
+
+
+class ForMultipleChoice(LabelledModel):
+    """Scores `[batch, choices]` of each choice; labels `[batch]` number the right ones.
+
+    Every input has one more axis than elsewhere, the choices, after the batch: `input_ids` is
+    `[batch, choices, length]`.
+    `hidden_states` and `attentions` of the output have batch and choices in one axis, `[batch * choices, ...]`.
+    """
+
+    output_class = MultipleChoiceModelOutput
+    add_pooling_layer = True
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__(config)
+        self.dropout = nn.Dropout(self.config.head_dropout_prob)
+        self.classifier = Dense(self.config.hidden_size, 1, config.initializer_range)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> ModelOutput:
+        """Return `logits` `[batch, choices]`, and the `loss` if there are labels.
+
+        Raises:
+            InputError: an argument has a wrong shape, dtype or range.
+        """
+        num_choices = check_choices(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        flat = [None if values is None else values.flatten(0, 1) for values in inputs]
+        encoded = self.base_model(*flat, output_attentions, output_hidden_states)
+        logits = self.classifier(self.dropout(encoded.pooler_output)).unflatten(0, (-1, num_choices)).squeeze(-1)
+        return self.respond(encoded, None if labels is None else self.loss(logits, labels), logits=logits)
+
+
+class ForTokenClassification(LabelledModel):
+    """Scores `[batch, length, num_labels]` of each token; labels `[batch, length]`, -100 where none counts."""
+
+    output_class = TokenClassifierOutput
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__(config)
+        self.dropout = nn.Dropout(self.config.head_dropout_prob)
+        self.classifier = Dense(self.config.hidden_size, config.num_labels, config.initializer_range)
+
+    def logits(self, encoded: ModelOutput) -> Tensor:
+        """Score `[batch, length, hidden]` as `[batch, length, num_labels]`."""
+        return self.classifier(self.dropout(encoded.last_hidden_state))
+
+
+class ForQuestionAnswering(HeadModel):
+    """Scores of each position as the start and the end of an answer, each `[batch, length]`."""
+
+    output_class = QuestionAnsweringModelOutput
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__(config)
+        self.qa_outputs = Dense(self.config.hidden_size, 2, config.initializer_range)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> ModelOutput:
+        """Return `start_logits` and `end_logits`, and the `loss` if both positions `[batch]` are given.
+
+        A position outside the sequence does not count.
+
+        Raises:
+            InputError: an argument has a wrong shape, dtype or range.
+        """
+        encoded = self.base_model(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            output_attentions,
+            output_hidden_states,
+        )
+        start_logits, end_logits = self.qa_outputs(encoded.last_hidden_state).unbind(dim=-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = question_answering_loss(start_logits, end_logits, start_positions, end_positions)
+        return self.respond(encoded, loss, start_logits=start_logits, end_logits=end_logits)

@@ -1,0 +1,160 @@
+"""Checks of what a model is called with: one clear error instead of a crash deep inside, or of a wrong result.
+
+Shapes and dtypes are always checked. Values are checked only where that is cheap: on the CPU, and not while a graph is
+being traced; on an accelerator, looking at values would make the host wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+INTEGER_DTYPES = (torch.int32, torch.int64)
+
+
+def check_inputs(
+    input_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    token_type_ids: Tensor | None,
+    position_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+    *,
+    vocab_size: int,
+    embedding_size: int,
+    type_vocab_size: int,
+    max_position_embeddings: int,
+) -> tuple[int, int]:
+    """Check an encoder's inputs and return their batch size and length.
+
+    Raises:
+        InputError: saying which argument is wrong, how, and what is legal.
+    """
+    batch, length = _check_tokens(input_ids, inputs_embeds, vocab_size, embedding_size)
+    if position_ids is None:
+        if length > max_position_embeddings:
+            raise InputError(
+                f"The sequence has {length} positions; this model has {max_position_embeddings} "
+                "(max_position_embeddings). Truncate it, or split it into overlapping windows."
+            )
+    else:
+        check_shape("position_ids", position_ids, (1 if position_ids.shape[0] == 1 else batch, length))
+        check_ids("position_ids", position_ids, max_position_embeddings, "max_position_embeddings")
+    if token_type_ids is not None:
+        check_shape("token_type_ids", token_type_ids, (batch, length))
+        check_ids("token_type_ids", token_type_ids, type_vocab_size, "type_vocab_size")
+    if attention_mask is not None:
+        _check_mask(attention_mask, batch, length)
+    return batch, length
+
+
+def _check_tokens(
+    input_ids: Tensor | None, inputs_embeds: Tensor | None, vocab_size: int, embedding_size: int
+) -> tuple[int, int]:
+    if (input_ids is None) == (inputs_embeds is None):
+        given = "neither" if input_ids is None else "both"
+        raise InputError(f"Give either input_ids or inputs_embeds; the model got {given}.")
+    if input_ids is not None:
+        if input_ids.dim() != 2:
+            raise InputError(f"input_ids has the shape {_shape(input_ids)}; it must be [batch, length].")
+        check_ids("input_ids", input_ids, vocab_size, "vocab_size")
+        batch, length = input_ids.shape
+    else:
+        assert inputs_embeds is not None
+        if inputs_embeds.dim() != 3 or inputs_embeds.shape[-1] != embedding_size:
+            raise InputError(
+                f"inputs_embeds has the shape {_shape(inputs_embeds)}; it must be [batch, length, {embedding_size}], "
+                "with the width embedding_size."
+            )
+        if not inputs_embeds.is_floating_point():
+            raise InputError(f"inputs_embeds has dtype {inputs_embeds.dtype}; give floating-point vectors.")
+        batch, length, _ = inputs_embeds.shape
+    if length == 0:
+        raise InputError("The sequences are empty: their length is 0.")
+    return batch, length
+
+
+def _check_mask(attention_mask: Tensor, batch: int, length: int) -> None:
+    if tuple(attention_mask.shape) not in ((batch, length), (batch, length, length)):
+        raise InputError(
+            f"attention_mask has the shape {_shape(attention_mask)}; it must be [{batch}, {length}] "
+            f"or [{batch}, {length}, {length}]."
+        )
+    if values_are_cheap(attention_mask) and not ((attention_mask == 0) | (attention_mask == 1)).all():
+        raise InputError("attention_mask has values other than 0 and 1; 1 keeps a position and 0 masks it.")
+
+
+def check_choices(
+    input_ids: Tensor | None,
+    attention_mask: Tensor | None,
+    token_type_ids: Tensor | None,
+    position_ids: Tensor | None,
+    inputs_embeds: Tensor | None,
+) -> int:
+    """Check that a multiple-choice model's inputs have the axis of choices, and return the number of choices.
+
+    Raises:
+        InputError: an input lacks that axis, or differs from the others in it.
+    """
+    tokens = input_ids if inputs_embeds is None else inputs_embeds
+    ranks = {
+        "input_ids": (input_ids, (3,)),
+        "attention_mask": (attention_mask, (3, 4)),
+        "token_type_ids": (token_type_ids, (3,)),
+        "position_ids": (position_ids, (3,)),
+        "inputs_embeds": (inputs_embeds, (4,)),
+    }
+    for name, (values, legal) in ranks.items():
+        if values is not None and (values.dim() not in legal or tokens is None or values.shape[:2] != tokens.shape[:2]):
+            raise InputError(
+                f"{name} has the shape {_shape(values)}; a multiple-choice model's inputs begin with [batch, choices], "
+                "so that input_ids is [batch, choices, length], and all alike."
+            )
+    return 1 if tokens is None else tokens.shape[1]
+
+
+def check_shape(name: str, values: Tensor, expected: Sequence[int], reason: str = "") -> None:
+    """Raise `InputError` unless `values` has the expected shape."""
+    if tuple(values.shape) != tuple(expected):
+        raise InputError(f"{name} has the shape {_shape(values)}; it must be {list(expected)}{reason}.")
+
+
+def check_ids(name: str, ids: Tensor, limit: int, limit_name: str) -> None:
+    """Raise `InputError` unless `ids` are integers from 0 up to `limit`, exclusive."""
+    if ids.dtype not in INTEGER_DTYPES:
+        raise InputError(f"{name} has dtype {ids.dtype}; give integers (torch.int64 or torch.int32).")
+    if values_are_cheap(ids):
+        lowest, highest = ids.min().item(), ids.max().item()
+        if lowest < 0 or highest >= limit:
+            raise InputError(
+                f"{name} goes from {lowest} to {highest}; it must be within 0 to {limit - 1} ({limit_name} is {limit})."
+            )
+
+
+def check_class_labels(name: str, labels: Tensor, num_classes: int) -> None:
+    """Raise `InputError` unless `labels` are integers, each -100 or a class from 0 up to `num_classes`, exclusive."""
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise InputError(f"{name} has dtype {labels.dtype}; give integers that number the classes.")
+    if values_are_cheap(labels):
+        wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != -100)]
+        if wrong.numel():
+            raise InputError(
+                f"{name} holds {wrong[0].item()}; a label must be within 0 to {num_classes - 1}, or -100 to be ignored."
+            )
+
+
+def values_are_cheap(values: Tensor) -> bool:
+    """Whether a tensor's values can be looked at without breaking a graph or waiting for an accelerator."""
+    return (
+        values.device.type == "cpu"
+        and values.numel() > 0
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+    )
+
+
+def _shape(values: Tensor) -> str:
+    return str(list(values.shape))

@@ -1,0 +1,429 @@
+"""MobileBERT in PyTorch, in the order of its paper.
+
+Sun et al. 2020, "MobileBERT: a Compact Task-Agnostic BERT for Resource-Limited Devices",
+https://arxiv.org/abs/2004.02984. A layer is thin: it takes the stream of width H (512) through a bottleneck to width B
+(128), attends and feeds forward there, and comes back to H. Section numbers below are the paper's; `H`, `B` and `E`
+stand for `hidden_size`, `true_hidden_size` and `embedding_size`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core.mobilebert import MobileBertConfig
+from ..core.outputs import BaseModelOutputWithPooling, MobileBertForPreTrainingOutput
+from .heads import (
+    ForMaskedLM,
+    ForMultipleChoice,
+    ForNextSentencePrediction,
+    ForPreTraining,
+    ForQuestionAnswering,
+    ForSequenceClassification,
+    ForTokenClassification,
+)
+from .inputs import check_inputs
+from .layers import (
+    AddNorm,
+    AttentionMask,
+    Dense,
+    Embedding,
+    Encoder,
+    Intermediate,
+    LayerNorm,
+    NoNorm,
+    SelfAttention,
+    activation,
+    normalization,
+    padded_positions,
+    resized,
+)
+from .modeling import PreTrainedModel
+
+
+def norm(config: MobileBertConfig, width: int) -> LayerNorm | NoNorm:
+    """Return the norm of every part but the language-model head (section 3.3, "operational optimizations")."""
+    return normalization(config.normalization_type, width, config.layer_norm_eps)
+
+
+class MobileBertEmbeddings(nn.Module):
+    """Factorised embeddings (section 3.4): words of width E, three neighbours of which make one vector of width H."""
+
+    def __init__(self, config: MobileBertConfig) -> None:
+        super().__init__()
+        std = config.initializer_range
+        self.trigram_input = config.trigram_input
+        self.mask_padding = config.mask_padding
+        self.word_embeddings = Embedding(config.vocab_size, config.embedding_size, std, padding_idx=config.pad_token_id)
+        self.position_embeddings = Embedding(config.max_position_embeddings, config.hidden_size, std)
+        self.token_type_embeddings = Embedding(config.type_vocab_size, config.hidden_size, std)
+        self.embedding_transformation = Dense(
+            config.embedding_size * (3 if config.trigram_input else 1), config.hidden_size, std
+        )
+        self.is_transformed = config.trigram_input or config.embedding_size != config.hidden_size
+        # Checkpoints hold the map even where it has nothing to do; unused, it is not trained.
+        self.embedding_transformation.requires_grad_(self.is_transformed)
+        self.LayerNorm = norm(config, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Embed ids `[batch, length]`, or word vectors `[batch, length, E]`, as `[batch, length, H]`."""
+        words = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        if self.mask_padding and attention_mask is not None:
+            words = words.masked_fill(padded_positions(attention_mask)[..., None], 0.0)
+        if self.trigram_input:
+            words = self.trigram(words)
+        if self.is_transformed:
+            words = self.embedding_transformation(words)
+
+        if position_ids is None:
+            position_ids = torch.arange(words.shape[1], device=words.device)[None]
+        if token_type_ids is None:
+            token_type_ids = torch.zeros_like(position_ids)
+        embedded = words + self.position_embeddings(position_ids) + self.token_type_embeddings(token_type_ids)
+        return self.dropout(self.LayerNorm(embedded))
+
+    @staticmethod
+    def trigram(words: Tensor) -> Tensor:
+        """Put next to each word its neighbours, zeros at the ends: `[batch, length, E]` -> `[batch, length, 3E]`."""
+        following = F.pad(words[:, 1:], (0, 0, 0, 1))
+        preceding = F.pad(words[:, :-1], (0, 0, 1, 0))
+        return torch.cat([following, words, preceding], dim=-1)
+
+
+class BottleneckLayer(nn.Module):
+    """One linear map into the bottleneck: `norm(dense(stream))`, `[batch, length, H]` -> `[batch, length, B]`."""
+
+    def __init__(self, config: MobileBertConfig) -> None:
+        super().__init__()
+        self.dense = Dense(config.hidden_size, config.true_hidden_size, config.initializer_range)
+        self.LayerNorm = norm(config, config.true_hidden_size)
+
+    def forward(self, stream: Tensor) -> Tensor:
+        """Map `[batch, length, H]` to `[batch, length, B]`."""
+        return self.LayerNorm(self.dense(stream))
+
+
+class Bottleneck(nn.Module):
+    """The way into a layer (section 3.1): which width each part of the layer works from.
+
+    Queries and keys come from a bottleneck of their own and values from the whole stream (Figure 1c); or all three from
+    the layer's bottlenecked input (`use_bottleneck_attention`, section 4.1's tiny model); or all three from the stream.
+    """
+
+    def __init__(self, config: MobileBertConfig) -> None:
+        super().__init__()
+        self.use_bottleneck_attention = config.use_bottleneck_attention
+        self.input = BottleneckLayer(config)
+        shares_key_query = config.key_query_shared_bottleneck and not config.use_bottleneck_attention
+        self.attention = BottleneckLayer(config) if shares_key_query else None
+
+    def forward(self, stream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the layer's input `[batch, length, B]`, what queries and keys come from, and what values come from."""
+        layer_input = self.input(stream)
+        if self.use_bottleneck_attention:
+            return layer_input, layer_input, layer_input
+        if self.attention is not None:
+            return layer_input, self.attention(stream), stream
+        return layer_input, stream, stream
+
+
+class MobileBertAttention(nn.Module):
+    """Multi-head attention inside the bottleneck, and the sum with the layer's input (Figure 1c)."""
+
+    def __init__(self, config: MobileBertConfig) -> None:
+        super().__init__()
+        inner, stream = config.true_hidden_size, config.hidden_size
+        is_shared = config.use_bottleneck_attention or config.key_query_shared_bottleneck
+        self.self = SelfAttention(
+            query_width=inner if is_shared else stream,
+            value_width=inner if config.use_bottleneck_attention else stream,
+            width=inner,
+            num_heads=config.num_attention_heads,
+            dropout=config.attention_probs_dropout_prob,
+            std=config.initializer_range,
+            mask_value=config.attention_mask_value,
+        )
+        self.output = AddNorm(
+            inner,
+            inner,
+            norm(config, inner),
+            dropout=0.0 if config.use_bottleneck else config.hidden_dropout_prob,
+            std=config.initializer_range,
+        )
+
+    def forward(
+        self,
+        layer_input: Tensor,
+        query_key_input: Tensor,
+        value_input: Tensor,
+        mask: AttentionMask | None = None,
+        output_attentions: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return `[batch, length, B]`, and the probabilities or None."""
+        context, probabilities = self.self(query_key_input, query_key_input, value_input, mask, output_attentions)
+        return self.output(context, layer_input), probabilities
+
+
+class FFNLayer(nn.Module):
+    """One of the stacked feed-forward networks (section 3.2): `norm(dense(activation(dense(x))) + x)`."""
+
+    def __init__(self, config: MobileBertConfig) -> None:
+        super().__init__()
+        inner, std = config.true_hidden_size, config.initializer_range
+        self.intermediate = Intermediate(inner, config.intermediate_size, config.hidden_act, std)
+        self.output = AddNorm(config.intermediate_size, inner, norm(config, inner), dropout=0.0, std=std)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map `[batch, length, B]` to the same shape."""
+        return self.output(self.intermediate(hidden), hidden)
+
+
+class MobileBertOutput(AddNorm):
+    """The end of the last feed-forward network, and beside it the way out of the bottleneck (section 3.1).
+
+    The two are one module in a checkpoint's names: `output.dense`, and `output.bottleneck.dense` from B back to H.
+    """
+
+    def __init__(self, config: MobileBertConfig) -> None:
+        inner, std, dropout = config.true_hidden_size, config.initializer_range, config.hidden_dropout_prob
+        super().__init__(
+            config.intermediate_size,
+            inner,
+            norm(config, inner),
+            dropout=0.0 if config.use_bottleneck else dropout,
+            std=std,
+        )
+        self.bottleneck = None
+        if config.use_bottleneck:
+            outer_norm = norm(config, config.hidden_size)
+            self.bottleneck = AddNorm(inner, config.hidden_size, outer_norm, dropout=dropout, std=std)
+
+
+class MobileBertLayer(nn.Module):
+    """One layer (Figure 1c, Table 1): bottleneck, attention, stacked feed-forward networks, inverted bottleneck."""
+
+    def __init__(self, config: MobileBertConfig) -> None:
+        super().__init__()
+        self.bottleneck = Bottleneck(config) if config.use_bottleneck else None
+        self.attention = MobileBertAttention(config)
+        # All but the last of the feed-forward networks; the last is `intermediate` and `output`.
+        self.ffn = nn.ModuleList(FFNLayer(config) for _ in range(config.num_feedforward_networks - 1))
+        self.intermediate = Intermediate(
+            config.true_hidden_size, config.intermediate_size, config.hidden_act, config.initializer_range
+        )
+        self.output = MobileBertOutput(config)
+
+    def forward(
+        self, stream: Tensor, mask: AttentionMask | None = None, output_attentions: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Map `[batch, length, H]` to the same shape; also return the attention's probabilities or None."""
+        inputs = (stream, stream, stream) if self.bottleneck is None else self.bottleneck(stream)
+        hidden, probabilities = self.attention(*inputs, mask, output_attentions)
+        for feed_forward in self.ffn:
+            hidden = feed_forward(hidden)
+        hidden = self.output(self.intermediate(hidden), hidden)
+        if self.output.bottleneck is not None:
+            hidden = self.output.bottleneck(hidden, stream)
+        return hidden, probabilities
+
+
+class MobileBertPooler(nn.Module):
+    """The vector of the whole sequence: the first token's, through `tanh(dense(x))` if `classifier_activation`."""
+
+    def __init__(self, config: MobileBertConfig) -> None:
+        super().__init__()
+        self.dense = None
+        if config.classifier_activation:
+            self.dense = Dense(config.hidden_size, config.hidden_size, config.initializer_range)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map `[batch, length, H]` to `[batch, H]`."""
+        first = hidden[:, 0]
+        return first if self.dense is None else torch.tanh(self.dense(first))
+
+
+class MobileBertPredictionHeadTransform(nn.Module):
+    """`layer_norm(activation(dense(x)))`; a layer norm whatever `normalization_type` is."""
+
+    def __init__(self, config: MobileBertConfig) -> None:
+        super().__init__()
+        self.dense = Dense(config.hidden_size, config.hidden_size, config.initializer_range)
+        self.activation = activation(config.hidden_act)
+        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map `[batch, length, H]` to the same shape."""
+        return self.LayerNorm(self.activation(self.dense(hidden)))
+
+
+class MobileBertLMPredictionHead(nn.Module):
+    """Scores of every word: `transform(x) @ [word embeddings^T ; dense] + bias`.
+
+    The word embeddings are E wide and the stream is H wide, so the output table `[H, vocab]` is the (tied) embeddings'
+    transpose `[E, vocab]` above a table of its own, `dense`, `[H - E, vocab]`.
+    """
+
+    def __init__(self, config: MobileBertConfig) -> None:
+        super().__init__()
+        std = config.initializer_range
+        self.transform = MobileBertPredictionHeadTransform(config)
+        self.dense = Dense(config.vocab_size, config.extra_output_width(), std, bias=False)
+        self.decoder = Dense(config.embedding_size, config.vocab_size, std)
+        self.bias = self.decoder.bias
+
+    def reset_parameters(self) -> None:
+        """Start without a bias."""
+        nn.init.zeros_(self.bias)
+
+    def tie_weights(self, embeddings: nn.Embedding | None) -> None:
+        """Share the input embeddings' table, unless it is None. The bias has two names and is one tensor always."""
+        self.decoder.bias = self.bias
+        if embeddings is not None:
+            self.decoder.weight = embeddings.weight
+
+    def resize(self, vocab_size: int) -> None:
+        """Give the head scores for another number of words; new rows are drawn anew, their bias is zero."""
+        std = self.decoder.std
+        self.dense.weight = resized(self.dense.weight, vocab_size, std, axis=1)
+        self.decoder.weight = resized(self.decoder.weight, vocab_size, std)
+        self.bias = resized(self.bias, vocab_size, std=0.0)
+        self.dense.in_features = self.decoder.out_features = vocab_size
+        self.decoder.bias = self.bias
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Score `[batch, length, H]` as `[batch, length, vocab]`."""
+        hidden = self.transform(hidden)
+        # Two products instead of one with the joined table, which would have to be copied together on every call.
+        factor, rest = hidden.tensor_split([self.decoder.in_features], dim=-1)
+        return F.linear(factor, self.decoder.weight, self.bias) + rest @ self.dense.weight
+
+
+class MobileBertPreTrainedModel(PreTrainedModel):
+    """What all MobileBERT models have in common."""
+
+    config: MobileBertConfig
+    config_class = MobileBertConfig
+    base_model_prefix = "mobilebert"
+
+    def make_base_model(self, add_pooling_layer: bool) -> MobileBertModel:
+        """Return a new encoder for a model with a head."""
+        return MobileBertModel(self.config, add_pooling_layer)
+
+    def make_lm_head(self) -> MobileBertLMPredictionHead:
+        """Return a new head that scores words."""
+        return MobileBertLMPredictionHead(self.config)
+
+
+class MobileBertModel(MobileBertPreTrainedModel):
+    """The encoder without a head.
+
+    Args:
+        config: its shape.
+        add_pooling_layer: whether the output has `pooler_output`.
+
+    Example:
+        >>> import torch
+        >>> from isobert import MobileBertConfig
+        >>> config = MobileBertConfig(
+        ...     vocab_size=50, hidden_size=32, intra_bottleneck_size=16, embedding_size=8, num_hidden_layers=2
+        ... )
+        >>> model = MobileBertModel(config).eval()
+        >>> out = model(torch.tensor([[2, 7, 9, 3]]), output_attentions=True)
+        >>> out.last_hidden_state.shape, out.pooler_output.shape, len(out.attentions)
+        (torch.Size([1, 4, 32]), torch.Size([1, 32]), 2)
+    """
+
+    def __init__(self, config: MobileBertConfig, add_pooling_layer: bool = True) -> None:
+        super().__init__(config)
+        self.embeddings = MobileBertEmbeddings(config)
+        self.encoder = Encoder(MobileBertLayer(config) for _ in range(config.num_hidden_layers))
+        self.pooler = MobileBertPooler(config) if add_pooling_layer else None
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """Encode a batch.
+
+        Args:
+            input_ids: integers `[batch, length]`; or else `inputs_embeds`.
+            attention_mask: `[batch, length]` or `[batch, length, length]`; 1 keeps, 0 masks. None keeps all.
+            token_type_ids: integers `[batch, length]`: 0 in the first segment, 1 in the second. None is all 0.
+            position_ids: integers `[batch, length]` or `[1, length]`; None counts from 0.
+            inputs_embeds: word vectors `[batch, length, embedding_size]` in place of ids.
+            output_attentions: whether to return the probabilities; None takes the config's.
+            output_hidden_states: whether to return every layer's output; None takes the config's.
+
+        Raises:
+            InputError: an argument has a wrong shape, dtype or range.
+        """
+        config = self.config
+        check_inputs(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            vocab_size=config.vocab_size,
+            embedding_size=config.embedding_size,
+            type_vocab_size=config.type_vocab_size,
+            max_position_embeddings=config.max_position_embeddings,
+        )
+        embedded = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, attention_mask)
+        encoded = self.encoder(
+            embedded,
+            AttentionMask.of(attention_mask, embedded.dtype),
+            config.output_attentions if output_attentions is None else output_attentions,
+            config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+        )
+        return BaseModelOutputWithPooling(
+            last_hidden_state=encoded.last_hidden_state,
+            pooler_output=None if self.pooler is None else self.pooler(encoded.last_hidden_state),
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+
+
+class MobileBertForPreTraining(ForPreTraining, MobileBertPreTrainedModel):
+    """MobileBERT with both heads of its pretraining: masked words and next sentence (section 3.5)."""
+
+    output_class = MobileBertForPreTrainingOutput
+
+
+class MobileBertForMaskedLM(ForMaskedLM, MobileBertPreTrainedModel):
+    """MobileBERT that scores the word at each position."""
+
+
+class MobileBertForNextSentencePrediction(ForNextSentencePrediction, MobileBertPreTrainedModel):
+    """MobileBERT that tells whether a second sentence follows the first."""
+
+
+class MobileBertForSequenceClassification(ForSequenceClassification, MobileBertPreTrainedModel):
+    """MobileBERT that classifies a sequence, or scores it (regression)."""
+
+
+class MobileBertForMultipleChoice(ForMultipleChoice, MobileBertPreTrainedModel):
+    """MobileBERT that chooses among several continuations of a text."""
+
+
+class MobileBertForTokenClassification(ForTokenClassification, MobileBertPreTrainedModel):
+    """MobileBERT that classifies each token."""
+
+
+class MobileBertForQuestionAnswering(ForQuestionAnswering, MobileBertPreTrainedModel):
+    """MobileBERT that finds an answer's start and end in a text."""
