@@ -123,7 +123,7 @@ def write_case(folder: Path, config: Any) -> None:
         names = set(model.state_dict()) - set(held) - {name.removeprefix("mobilebert.") for name in held}
         own |= {f"{head}/{name}": model.state_dict()[name].numpy() for name in sorted(names) if "decoder" not in name}
         for call, options in calls(head).items():
-            inputs = random_inputs(config, head, SEED, fully_padded_row=True, **options)
+            inputs = random_inputs(config, head, SEED, **options)
             pytorch |= {f"{call}/{key}": value for key, value in run_pytorch(model, head, inputs).items()}
         tensorflow |= {f"{head}/{key}": value for key, value in run_tensorflow(config, head, model).items()}
     save_file(own, folder / "heads.safetensors", metadata={"format": "pt"})
@@ -132,10 +132,13 @@ def write_case(folder: Path, config: Any) -> None:
 
 
 def calls(head: str) -> dict[str, dict[str, bool]]:
-    """Return the ways in which a head is called: by name, the options of `random_inputs`."""
-    if head != "Model":
-        return {head: {}}
-    return {"Model": {}, "Model+square_mask": {"square_mask": True}, "Model+position_ids": {"position_ids": True}}
+    """Return the ways in which a head is called: by name, the options of `random_inputs`.
+
+    A row of padding alone is only looked at without a loss. transformers adds the lowest number to a masked score:
+    rounding makes that the same as putting it in the score's place, but the gradient is then that of the sum.
+    """
+    options = ("square_mask", "position_ids", "fully_padded_row") if head == "Model" else ()
+    return {head: {}} | {f"{head}+{option}": {option: True} for option in options}
 
 
 def config_of(config: Any, head: str) -> Any:

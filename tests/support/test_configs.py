@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+
 from isobert.core.config import ACTIVATIONS, PROBLEM_TYPES
 from isobert.core.mobilebert import NORMALIZATION_TYPES
-
 from support.configs import CONFIG_SEEDS, random_config
 
 SWITCHES = {
