@@ -1,0 +1,177 @@
+"""One encoded row in Python: cutting sequences into windows, joining them with special tokens, padding.
+
+The rules are those of the `tokenizers` library, so that the Python and the fast tokenizers return the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from ..errors import TokenizerError
+from .arguments import Padding, Truncation
+
+Span = tuple[int, int]
+
+
+@dataclass
+class Encoding:
+    """One row; every list has one entry a token. It answers to the names of `tokenizers.Encoding`."""
+
+    ids: list[int] = field(default_factory=list)
+    type_ids: list[int] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list)
+    offsets: list[Span] = field(default_factory=list)
+    word_ids: list[int | None] = field(default_factory=list)
+    sequence_ids: list[int | None] = field(default_factory=list)
+    special_tokens_mask: list[int] = field(default_factory=list)
+    attention_mask: list[int] = field(default_factory=list)
+    overflowing: list[Encoding] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __add__(self, other: Encoding) -> Encoding:
+        return Encoding(*(getattr(self, name) + getattr(other, name) for name in _COLUMNS))
+
+    def window(self, start: int, stop: int) -> Encoding:
+        """Return the tokens from `start` to before `stop`."""
+        return Encoding(*(getattr(self, name)[start:stop] for name in _COLUMNS))
+
+    def padded(self, length: int, padding: Padding) -> Encoding:
+        """Return the row filled up to `length` on the side that `padding` says."""
+        missing = length - len(self)
+        if missing <= 0:
+            return self
+        fill = Encoding(
+            ids=[padding.token_id] * missing,
+            type_ids=[padding.type_id] * missing,
+            tokens=[padding.token] * missing,
+            offsets=[(0, 0)] * missing,
+            word_ids=[None] * missing,
+            sequence_ids=[None] * missing,
+            special_tokens_mask=[1] * missing,
+            attention_mask=[0] * missing,
+        )
+        return fill + self if padding.side == "left" else self + fill
+
+
+_COLUMNS = (
+    "ids",
+    "type_ids",
+    "tokens",
+    "offsets",
+    "word_ids",
+    "sequence_ids",
+    "special_tokens_mask",
+    "attention_mask",
+)
+
+
+def special_row(token_id: int, token: str, type_id: int) -> Encoding:
+    """Return a row of one special token."""
+    return Encoding([token_id], [type_id], [token], [(0, 0)], [None], [None], [1], [1])
+
+
+def sequence_row(pieces: list[tuple[int, Span, int]], sequence: int, token_of: Callable[[int], str]) -> Encoding:
+    """Return the row of one text, without special tokens.
+
+    Args:
+        pieces: `(id, offsets, word)` of each token.
+        sequence: 0 for the first text of a pair, 1 for the second; it is the type id as well.
+        token_of: an id's token.
+    """
+    count = len(pieces)
+    return Encoding(
+        ids=[piece[0] for piece in pieces],
+        type_ids=[sequence] * count,
+        tokens=[token_of(piece[0]) for piece in pieces],
+        offsets=[piece[1] for piece in pieces],
+        word_ids=[piece[2] for piece in pieces],
+        sequence_ids=[sequence] * count,
+        special_tokens_mask=[0] * count,
+        attention_mask=[1] * count,
+    )
+
+
+def windows(length: int, limit: int, stride: int, side: str) -> list[Span]:
+    """Return where a sequence is cut: windows of at most `limit` tokens, neighbours sharing `stride` of them.
+
+    The first window is the row itself, the others are its overflow. `side` "right" keeps the beginning, "left" the end.
+
+    Example:
+        >>> windows(7, 4, 1, "right"), windows(7, 4, 1, "left")
+        ([(0, 4), (3, 7)], [(3, 7), (0, 4)])
+    """
+    if limit >= length:
+        return [(0, length)]
+    if limit == 0:
+        return [(0, 0)]
+    found: list[Span] = []
+    start = 0
+    while True:
+        stop = min(start + limit, length)
+        found.append((start, stop))
+        if stop == length:
+            break
+        start += limit - stride
+    return found if side == "right" else [(length - stop, length - start) for start, stop in found]
+
+
+def lengths_to_keep(first: int, second: int | None, room: int, strategy: str) -> tuple[int, int]:
+    """Return how many tokens of each sequence stay when both together may have `room`.
+
+    "longest_first" shortens the longer one until they are even, and then both; an odd token goes to the one that was
+    longer, to the second if neither was.
+
+    Raises:
+        TokenizerError: "only_first" or "only_second" would leave nothing of that sequence, or there is no second.
+    """
+    excess = first + (second or 0) - room
+    if strategy == "only_second" and second is None:
+        raise TokenizerError('truncation="only_second" needs a pair of texts, and only one was given.')
+    if excess <= 0:
+        return first, second or 0
+    if strategy == "longest_first":
+        if second is None:
+            return room, 0
+        short, long = min(first, second), max(first, second)
+        long = long if short > room else max(short, room - short)
+        if short > room or short + long > room:
+            short, long = room // 2, room // 2 + room % 2
+        return (long, short) if first > second else (short, long)
+    length = first if strategy == "only_first" else second or 0
+    if length <= excess:
+        which = "first" if strategy == "only_first" else "second"
+        raise TokenizerError(
+            f"truncation={strategy!r} would have to remove {excess} tokens from the {which} text, which has only "
+            f"{length}: raise max_length or use truncation='longest_first'."
+        )
+    return (first - excess, second or 0) if strategy == "only_first" else (first, length - excess)
+
+
+def cut(
+    first: Encoding, second: Encoding | None, truncation: Truncation, special: int
+) -> list[tuple[Encoding, Encoding | None]]:
+    """Return the row's windows as pairs of sequences; the first is the row itself.
+
+    When both sequences are cut, every window of one meets every window of the other.
+    """
+    room = truncation.max_length - special
+    keep = lengths_to_keep(len(first), None if second is None else len(second), room, truncation.strategy)
+    firsts = [first.window(*w) for w in windows(len(first), keep[0], truncation.stride, truncation.side)]
+    if second is None:
+        return [(window, None) for window in firsts]
+    seconds = [second.window(*w) for w in windows(len(second), keep[1], truncation.stride, truncation.side)]
+    main, *others = firsts
+    return [(main, seconds[0])] + [(a, b) for a in others for b in seconds] + [(main, b) for b in seconds[1:]]
+
+
+def pad_rows(rows: list[Encoding], padding: Padding) -> list[Encoding]:
+    """Return rows, and their overflow, filled up to one length."""
+    every = [row for main in rows for row in (main, *main.overflowing)]
+    length = padding.target(max(map(len, every), default=0))
+    return [
+        replace(row.padded(length, padding), overflowing=[o.padded(length, padding) for o in row.overflowing])
+        for row in rows
+    ]
