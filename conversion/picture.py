@@ -39,7 +39,7 @@ def draw(verification: Verification, path: Path) -> Path:
     outputs = [row for row in verification.rows if row.kind != "gradient"]
     gradients = list(verification.of_kind("gradient"))
     panels = [rows for rows in (outputs, gradients) if rows]
-    places = _places([*outputs, *gradients])
+    places = list(verification.places())
     floor = _floor(verification)
     figure = Figure(figsize=(max(8.0, 3.0 + 0.32 * len(places)), 1.2 + 3.0 * len(panels)), layout="constrained")
     FigureCanvasAgg(figure)
@@ -77,14 +77,15 @@ def _panel(axis: Any, rows: Sequence[Row], places: list[str], tolerance: float, 
         axis.scatter(*zip(*broken, strict=True), color="#d55e00", marker="x", s=60, zorder=3, label="not equal")
     axis.axhline(tolerance, color="#d55e00", linestyle="--", linewidth=1.2, label=f"tolerance {tolerance:.0e}")
     axis.set_yscale("log")
-    axis.set_ylim(floor / 2, None)
+    # Room above for the legend.
+    axis.set_ylim(floor / 2, 1e3 * max([tolerance, *(height for points in shown.values() for _, height in points)]))
     axis.set_ylabel("relative error")
     axis.set_title("gradients" if is_gradients else "outputs and loss", loc="left", fontsize="medium")
     axis.text(
         0.995, 0.02, f"exactly equal is drawn at {floor:.0e}", transform=axis.transAxes, ha="right", fontsize="x-small"
     )
     axis.grid(visible=True, which="major", alpha=0.3)
-    axis.legend(fontsize="small", loc="best")
+    axis.legend(fontsize="small", loc="upper left", ncols=2)
 
 
 def _series(row: Row) -> str:
@@ -92,12 +93,6 @@ def _series(row: Row) -> str:
         return "gradients"
     start = row.name.partition(".")[0]
     return {"hidden_states": "hidden states", "attentions": "attentions"}.get(start, "head's outputs")
-
-
-def _places(rows: Sequence[Row]) -> list[str]:
-    """Return the places in the order of the computation."""
-    layers = sorted({row.place for row in rows} - {"embeddings", "head"}, key=lambda place: int(place[6:]))
-    return ["embeddings", *layers, "head"]
 
 
 def _floor(verification: Verification) -> float:

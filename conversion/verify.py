@@ -48,7 +48,7 @@ class Row:
 
     Attributes:
         name: an output's name ("logits", "hidden_states.3"), "loss", or a parameter's Hub name.
-        kind: what it is.
+        kind: "output", "loss" or "gradient".
         shape: its shape in `a`; in `b` if `a` lacks it.
         difference: the largest |a - b|.
         relative: the difference relative to the size of `b`: for an output and the loss, the largest |b|; for a
@@ -119,27 +119,53 @@ class Verification:
             f"{self.tolerance:.0e}."
         )
 
-    def table(self, most: int = 14) -> Table:
-        """Return a rich table: outputs, loss and gradients, of a kind with more than `most` rows only the worst."""
+    @property
+    def largest_error(self) -> float:
+        """The worst relative error of all; NaN or infinite where something could not be compared."""
+        worst = self.worst()
+        return 0.0 if worst is None else worst.relative
+
+    def table(self) -> Table:
+        """Return a rich table of relative errors, layer by layer; of a place's gradients the worst is named."""
         from rich.table import Table
 
-        table = Table(title=f"{self.a} against {self.b}, {self.dtype}", caption=self.summary())
-        table.add_column("tensor", overflow="fold")
-        for column in ("shape", "difference", "relative", "tolerance"):
-            table.add_column(column, justify="right", no_wrap=True)
-        table.add_column("equal", justify="center")
-        for kind in KINDS:
-            rows = self.of_kind(kind)
-            if not rows:
-                continue
-            shown = rows if len(rows) <= most else sorted(rows, key=_badness, reverse=True)[:most]
-            if kind != "loss":
-                count = f"{len(rows)} {kind}s" + (f", the {most} worst first" if len(shown) < len(rows) else "")
-                table.add_row(f"[bold]{count}[/bold]")
-            for row in shown:
-                table.add_row(*_cells(row))
-            table.add_section()
+        table = Table(title=f"{self.a} against {self.b}, {self.dtype}", caption=self.summary(), caption_justify="left")
+        for column in ("place", "output", "attention", "gradient", "worst gradient", "equal"):
+            is_number = column in ("output", "attention", "gradient")
+            table.add_column(column, justify="right" if is_number else "left", overflow="fold")
+        for place in self.places():
+            here = [row for row in self.rows if row.place == place]
+            outputs = [row for row in here if row.kind != "gradient" and not row.name.startswith("attentions.")]
+            attentions = [row for row in here if row.name.startswith("attentions.")]
+            gradient = max((row for row in here if row.kind == "gradient"), key=_badness, default=None)
+            # What the place already says is not repeated in the name.
+            name = re.sub(r"^.*?(embeddings|layers?\.\d+)\.", "", gradient.name) if gradient else ""
+            errors = (_error(rows) for rows in (outputs, attentions, [gradient] if gradient else []))
+            table.add_row(place, *errors, name, _verdict(all(row.ok for row in here)))
         return table
+
+    def worst_table(self, most: int = 15) -> Table:
+        """Return a rich table of single tensors, those with the largest relative errors first."""
+        from rich.markup import escape
+        from rich.table import Table
+
+        rows = sorted(self.rows, key=_badness, reverse=True)[:most]
+        table = Table(title=f"the {len(rows)} worst of {len(self.rows)} tensors")
+        for column in ("tensor", "shape", "difference", "relative", "equal"):
+            table.add_column(
+                column, justify="right" if column in ("difference", "relative") else "left", overflow="fold"
+            )
+        for row in rows:
+            shape = "x".join(map(str, row.shape)) or "scalar"
+            what = f"gradient of {row.name}" if row.kind == "gradient" else row.name
+            note = f" [red]({escape(row.note)})[/red]" if row.note else ""
+            numbers = _number(row.difference), _number(row.relative)
+            table.add_row(escape(what) + note, shape, *numbers, _verdict(row.ok))
+        return table
+
+    def places(self) -> tuple[str, ...]:
+        """Return the places that rows belong to, in the order of the computation."""
+        return tuple(sorted({row.place for row in self.rows}, key=_depth))
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain Python values; what is not a finite number comes as a string."""
@@ -187,7 +213,7 @@ def verify(
     gradients: bool = True,
     tolerance: float | None = None,
     seed: int = 0,
-    names: tuple[str, str] = ("a", "b"),
+    names: tuple[str, str] | None = None,
 ) -> Verification:
     """Run two loaded models on the same inputs and compare all they compute.
 
@@ -199,11 +225,14 @@ def verify(
         gradients: whether to run backward and compare the gradient of every parameter.
         tolerance: the relative error that counts as equal; None takes that of the coarser dtype: see `TOLERANCES`.
         seed: of the random inputs.
-        names: what to call the two.
+        names: what to call the two; None takes their classes' names where these differ.
 
     Raises:
         InputError: inputs were to be drawn, and the two models' heads differ; or one of the models computed nothing.
     """
+    if names is None:
+        classes = type(a).__name__, type(b).__name__
+        names = classes if classes[0] != classes[1] else ("a", "b")
     if inputs is None:
         if head_of(a) != head_of(b):
             raise InputError(
@@ -304,13 +333,12 @@ def _coarser_dtype(arrays: Iterable[np.ndarray]) -> str:
 
 def _in_order(names: Iterable[str]) -> list[str]:
     """Sort outputs as they are computed: the embeddings, each layer's attention and output, then the head's."""
+    return sorted(dict.fromkeys(names), key=lambda name: (_depth(place_of(name)), name.startswith("hidden_states")))
 
-    def rank(name: str) -> tuple[int, int]:
-        place = place_of(name)
-        number = 0 if place == "embeddings" else int(place[6:]) if place.startswith("layer ") else 10**9
-        return number, name.startswith("hidden_states")
 
-    return sorted(dict.fromkeys(names), key=rank)
+def _depth(place: str) -> float:
+    """Return how deep in the model a place lies."""
+    return 0 if place == "embeddings" else int(place[6:]) if place.startswith("layer ") else math.inf
 
 
 def _badness(row: Row) -> float:
@@ -321,13 +349,16 @@ def _number(value: float) -> str:
     return "0" if value == 0 else f"{value:.1e}" if math.isfinite(value) else str(value)
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    from rich.markup import escape
+def _error(rows: Iterable[Row]) -> str:
+    """Return the worst relative error of some rows, marked when it is too large."""
+    worst = max(rows, key=_badness, default=None)
+    if worst is None:
+        return ""
+    return _number(worst.relative) if worst.ok else f"[red]{_number(worst.relative)}[/red]"
 
-    verdict = "[green]yes[/green]" if row.ok else "[bold red]NO[/bold red]"
-    name = escape(row.name) + (f" [red]({escape(row.note)})[/red]" if row.note else "")
-    shape = " x ".join(map(str, row.shape)) or "scalar"
-    return name, shape, _number(row.difference), _number(row.relative), f"{row.tolerance:.0e}", verdict
+
+def _verdict(ok: bool) -> str:
+    return "[green]yes[/green]" if ok else "[bold red]NO[/bold red]"
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
