@@ -6,7 +6,7 @@ A family's concrete class combines a head with the family's own base, which supp
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -95,7 +95,7 @@ class ForPreTraining(HeadModel):
         self.cls = nn.ModuleDict({"predictions": self.make_lm_head(), "seq_relationship": seq_relationship})
         self.tie_weights()
 
-    def get_lm_head(self) -> nn.Module:
+    def get_lm_head(self) -> Any:
         """Return the part that scores words."""
         return self.cls["predictions"]
 
@@ -149,7 +149,7 @@ class ForMaskedLM(LabelledModel):
         self.cls = nn.ModuleDict({"predictions": self.make_lm_head()})
         self.tie_weights()
 
-    def get_lm_head(self) -> nn.Module:
+    def get_lm_head(self) -> Any:
         """Return the part that scores words."""
         return self.cls["predictions"]
 

@@ -338,7 +338,7 @@ class Encoder(nn.Module):
         )
 
 
-def resized(parameter: nn.Parameter, size: int, std: float, *, axis: int = 0) -> nn.Parameter:
+def resized(parameter: Tensor, size: int, std: float, *, axis: int = 0) -> nn.Parameter:
     """Return a copy of a parameter cut or grown to `size` along an axis; what is new is drawn with `std` (0: zeros)."""
     shape = list(parameter.shape)
     kept = min(size, shape[axis])

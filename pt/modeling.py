@@ -89,8 +89,8 @@ class PreTrainedModel(nn.Module):
         self.base_model.embeddings.word_embeddings = embeddings  # type: ignore[union-attr]
         self.tie_weights()
 
-    def get_lm_head(self) -> nn.Module | None:
-        """Return the part that scores words, or None."""
+    def get_lm_head(self) -> Any:
+        """Return the part that scores words, which has `tie_weights` and `resize`; None where there is none."""
         return None
 
     def tie_weights(self) -> None:
