@@ -1,0 +1,125 @@
+"""Which tensors a model has, from its config alone: what lets a checkpoint be judged without a framework.
+
+The models themselves decide; a test holds these tables to the PyTorch models, name by name and shape by shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..core.mobilebert import MobileBertConfig
+from ..core.registry import family_of
+from ..errors import UnknownNameError
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def expected_tensors(config: Any, head: str) -> Shapes:
+    """Return the shape of every tensor of a model, by its Hub name; of tied tensors the source alone.
+
+    Args:
+        config: a family's config.
+        head: the model's name after its family's, such as "ForMaskedLM"; "Model" is the bare encoder.
+
+    Raises:
+        UnknownNameError: the family has no such head, or its tensors are not known here.
+        ConfigError: the config does not allow this head.
+
+    Example:
+        >>> expected_tensors(MobileBertConfig(num_labels=3), "ForSequenceClassification")["classifier.weight"]
+        (3, 512)
+    """
+    family = family_of(config.model_type)
+    if head not in family.heads or config.model_type not in _ENCODERS:
+        raise UnknownNameError(f"the tensors of {family.prefix}{head} are not known.")
+    encoder = _ENCODERS[config.model_type](config, has_pooler=head in _POOLED)
+    if head == "Model":
+        return encoder
+    return _prefixed(f"{config.base_model_prefix}.", encoder) | _HEADS[head](config)
+
+
+# Heads that classify tokens have no use for the vector of the whole sequence.
+_POOLED = (
+    "Model",
+    "ForPreTraining",
+    "ForNextSentencePrediction",
+    "ForSequenceClassification",
+    "ForMultipleChoice",
+)
+
+
+def _prefixed(prefix: str, shapes: Shapes) -> Shapes:
+    return {prefix + name: shape for name, shape in shapes.items()}
+
+
+def _dense(name: str, width_in: int, width_out: int) -> Shapes:
+    return {f"{name}.weight": (width_out, width_in), f"{name}.bias": (width_out,)}
+
+
+def _norm(name: str, width: int) -> Shapes:
+    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
+
+
+def _dense_norm(name: str, width_in: int, width_out: int) -> Shapes:
+    return _dense(f"{name}.dense", width_in, width_out) | _norm(f"{name}.LayerNorm", width_out)
+
+
+def _mobilebert_encoder(config: MobileBertConfig, has_pooler: bool) -> Shapes:
+    hidden, words = config.hidden_size, config.embedding_size
+    shapes: Shapes = {
+        "embeddings.word_embeddings.weight": (config.vocab_size, words),
+        "embeddings.position_embeddings.weight": (config.max_position_embeddings, hidden),
+        "embeddings.token_type_embeddings.weight": (config.type_vocab_size, hidden),
+        **_dense("embeddings.embedding_transformation", words * (3 if config.trigram_input else 1), hidden),
+        **_norm("embeddings.LayerNorm", hidden),
+    }
+    for i in range(config.num_hidden_layers):
+        shapes |= _prefixed(f"encoder.layer.{i}.", _mobilebert_layer(config))
+    if has_pooler and config.classifier_activation:
+        shapes |= _dense("pooler.dense", hidden, hidden)
+    return shapes
+
+
+def _mobilebert_layer(config: MobileBertConfig) -> Shapes:
+    hidden, inner = config.hidden_size, config.true_hidden_size
+    shapes: Shapes = {}
+    if config.use_bottleneck:
+        shapes |= _dense_norm("bottleneck.input", hidden, inner)
+        if config.key_query_shared_bottleneck and not config.use_bottleneck_attention:
+            shapes |= _dense_norm("bottleneck.attention", hidden, inner)
+    is_narrow = config.use_bottleneck_attention
+    query_width = inner if is_narrow or config.key_query_shared_bottleneck else hidden
+    for name, width in (("query", query_width), ("key", query_width), ("value", inner if is_narrow else hidden)):
+        shapes |= _dense(f"attention.self.{name}", width, inner)
+    shapes |= _dense_norm("attention.output", inner, inner)
+    for i in range(config.num_feedforward_networks - 1):
+        shapes |= _dense(f"ffn.{i}.intermediate.dense", inner, config.intermediate_size)
+        shapes |= _dense_norm(f"ffn.{i}.output", config.intermediate_size, inner)
+    shapes |= _dense("intermediate.dense", inner, config.intermediate_size)
+    shapes |= _dense_norm("output", config.intermediate_size, inner)
+    if config.use_bottleneck:
+        shapes |= _dense_norm("output.bottleneck", inner, hidden)
+    return shapes
+
+
+def _mobilebert_lm_head(config: MobileBertConfig) -> Shapes:
+    shapes = _dense_norm("cls.predictions.transform", config.hidden_size, config.hidden_size)
+    shapes["cls.predictions.dense.weight"] = (config.extra_output_width(), config.vocab_size)
+    shapes["cls.predictions.bias"] = (config.vocab_size,)
+    if not config.tie_word_embeddings:
+        shapes["cls.predictions.decoder.weight"] = (config.vocab_size, config.embedding_size)
+    return shapes
+
+
+_ENCODERS: dict[str, Callable[..., Shapes]] = {"mobilebert": _mobilebert_encoder}
+
+_HEADS: dict[str, Callable[[Any], Shapes]] = {
+    "ForPreTraining": lambda c: _mobilebert_lm_head(c) | _dense("cls.seq_relationship", c.hidden_size, 2),
+    "ForMaskedLM": _mobilebert_lm_head,
+    "ForNextSentencePrediction": lambda c: _dense("cls.seq_relationship", c.hidden_size, 2),
+    "ForSequenceClassification": lambda c: _dense("classifier", c.hidden_size, c.num_labels),
+    "ForMultipleChoice": lambda c: _dense("classifier", c.hidden_size, 1),
+    "ForTokenClassification": lambda c: _dense("classifier", c.hidden_size, c.num_labels),
+    "ForQuestionAnswering": lambda c: _dense("qa_outputs", c.hidden_size, 2),
+}
