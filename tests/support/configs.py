@@ -70,22 +70,23 @@ def _mobilebert(draw: _Draw) -> dict[str, Any]:
 
     heads = draw("num_attention_heads", 1, 2, 3)
     use_bottleneck = draw("use_bottleneck", True, True, True, False)
-    # Only without a bottleneck do the heads divide the stream.
-    hidden_size = draw("hidden_size", 7, 12, 17) if use_bottleneck else draw.multiple("hidden_size", heads, 4, 5, 6)
+    # Only without a bottleneck do the heads divide the stream. No width is below 8: a layer norm over two or three
+    # numbers hardly depends on them, so its gradients are differences of nearly equal numbers.
+    hidden_size = draw("hidden_size", 15, 24, 31) if use_bottleneck else draw.multiple("hidden_size", heads, 8, 9, 12)
     return {
         "hidden_size": hidden_size,
         "num_hidden_layers": draw("num_hidden_layers", 1, 2, 3),
         "num_attention_heads": heads,
-        "intermediate_size": draw("intermediate_size", 5, 11, 16),
+        "intermediate_size": draw("intermediate_size", 13, 20, 32),
         "hidden_act": draw("hidden_act", *ACTIVATIONS),
         "max_position_embeddings": draw("max_position_embeddings", 12, 19),
         "type_vocab_size": draw("type_vocab_size", 2, 3),
         # As wide as the stream: without a trigram the embeddings then enter it untransformed.
-        "embedding_size": draw("embedding_size", 3, hidden_size - 1, hidden_size, hidden_size),
+        "embedding_size": draw("embedding_size", 7, hidden_size - 1, hidden_size, hidden_size),
         "trigram_input": draw("trigram_input", True, False),
         "use_bottleneck": use_bottleneck,
         # From narrower than the stream to wider, as the teacher's inverted bottleneck is.
-        "intra_bottleneck_size": draw.multiple("intra_bottleneck_size", heads, 2, 5, 8),
+        "intra_bottleneck_size": draw.multiple("intra_bottleneck_size", heads, 8, 9, 12),
         "use_bottleneck_attention": draw("use_bottleneck_attention", False, True, False),
         "key_query_shared_bottleneck": draw("key_query_shared_bottleneck", True, False),
         "num_feedforward_networks": draw("num_feedforward_networks", 1, 2, 4),
