@@ -1,0 +1,374 @@
+"""The task heads, each once for every family.
+
+A family's concrete class combines a head with the family's own base, which supplies the parts:
+`class TFMobileBertForTokenClassification(ForTokenClassification, MobileBertPreTrainedModel)`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import keras
+from keras import ops
+
+from ..core.config import PretrainedConfig
+from ..core.outputs import (
+    MaskedLMOutput,
+    ModelOutput,
+    MultipleChoiceModelOutput,
+    NextSentencePredictorOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+)
+from .inputs import check_choices, input_error
+from .layers import Block, Dense
+from .losses import cross_entropy, question_answering_loss, sequence_classification_loss
+from .modeling import TFPreTrainedModel
+
+
+class HeadModel(TFPreTrainedModel):
+    """An encoder with a head. Subclasses add the head's parts in `__init__` and say whether they need the pooler."""
+
+    output_class: ClassVar[type[ModelOutput]]
+    add_pooling_layer: ClassVar[bool] = False
+
+    def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(config, dtype=dtype, name=name, **kwargs)
+        # The encoder builds itself; inside this scope, its variables' paths begin with this model's name.
+        with keras.name_scope(self.name):
+            setattr(self, self.base_model_prefix, self.make_base_model(self.add_pooling_layer))
+
+    def respond(self, encoded: ModelOutput, loss: Any, **scores: Any) -> ModelOutput:
+        """Put together the output: the loss if there is one, the scores, and what the encoder was asked for."""
+        return self.output_class(
+            loss=loss, **scores, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
+
+
+class LabelledModel(HeadModel):
+    """A head with one kind of scores and one kind of labels: subclasses define `logits` and may define `loss_of`."""
+
+    targets: ClassVar[dict[str, str]] = {"labels": "logits"}
+
+    def logits(self, encoded: ModelOutput, training: bool | None = None) -> Any:
+        """Return the head's scores for the encoder's output."""
+        raise NotImplementedError
+
+    def loss_of(self, logits: Any, labels: Any) -> Any:
+        """Return the scalar loss; by default the cross entropy, with labels of -100 ignored."""
+        return cross_entropy(logits, labels)
+
+    def call(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        inputs_embeds: Any = None,
+        labels: Any = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        training: bool | None = None,
+    ) -> ModelOutput:
+        """Return `logits`, and the `loss` if there are labels. The other arguments are the encoder's.
+
+        Raises:
+            InputError: an argument has a wrong shape, dtype or range.
+        """
+        encoded = self.base_model(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            training=training,
+        )
+        logits = self.logits(encoded, training)
+        return self.respond(encoded, None if labels is None else self.loss_of(logits, labels), logits=logits)
+
+
+class ForPreTraining(HeadModel):
+    """Both heads of BERT's pretraining (Devlin et al. 2018, section 3.1): masked words and next sentence."""
+
+    targets = {"labels": "prediction_logits", "next_sentence_label": "seq_relationship_logits"}
+    add_pooling_layer = True
+
+    def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(config, dtype=dtype, name=name, **kwargs)
+        seq_relationship = Dense(
+            self.config.hidden_size, 2, config.initializer_range, dtype=self.dtype_policy, name="seq_relationship"
+        )
+        self.cls = _Heads(predictions=self.make_lm_head(), seq_relationship=seq_relationship)
+        self.tie_weights()
+        self.build()
+
+    def get_lm_head(self) -> keras.layers.Layer:
+        """Return the part that scores words."""
+        return self.cls.predictions
+
+    def call(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        inputs_embeds: Any = None,
+        labels: Any = None,
+        next_sentence_label: Any = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        training: bool | None = None,
+    ) -> ModelOutput:
+        """Return `prediction_logits` `[batch, length, vocab]` and `seq_relationship_logits` `[batch, 2]`.
+
+        `labels` `[batch, length]` are the masked words' ids, -100 elsewhere; `next_sentence_label` `[batch]` is 0 where
+        the second sentence follows the first, and 1 where it does not. With both, `loss` is the sum of the two losses.
+
+        Raises:
+            InputError: an argument has a wrong shape, dtype or range.
+        """
+        encoded = self.base_model(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            training=training,
+        )
+        prediction_logits = self.cls.predictions(encoded.last_hidden_state)
+        relationship_logits = self.cls.seq_relationship(encoded.pooler_output)
+        loss = None
+        if labels is not None and next_sentence_label is not None:
+            next_sentence_loss = cross_entropy(relationship_logits, next_sentence_label, "next_sentence_label")
+            loss = cross_entropy(prediction_logits, labels) + next_sentence_loss
+        return self.respond(
+            encoded, loss, prediction_logits=prediction_logits, seq_relationship_logits=relationship_logits
+        )
+
+
+class ForMaskedLM(LabelledModel):
+    """Scores of every word at every position `[batch, length, vocab]`; labels `[batch, length]` are ids or -100."""
+
+    output_class = MaskedLMOutput
+
+    def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(config, dtype=dtype, name=name, **kwargs)
+        self.cls = _Heads(predictions=self.make_lm_head())
+        self.tie_weights()
+        self.build()
+
+    def get_lm_head(self) -> keras.layers.Layer:
+        """Return the part that scores words."""
+        return self.cls.predictions
+
+    def logits(self, encoded: ModelOutput, training: bool | None = None) -> Any:
+        """Score `[batch, length, hidden]` as `[batch, length, vocab]`."""
+        return self.cls.predictions(encoded.last_hidden_state)
+
+
+class ForNextSentencePrediction(LabelledModel):
+    """Scores `[batch, 2]` of whether the second sentence follows the first (label 0) or does not (label 1)."""
+
+    targets = {"labels": "logits", "next_sentence_label": "logits"}
+    output_class = NextSentencePredictorOutput
+    add_pooling_layer = True
+
+    def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(config, dtype=dtype, name=name, **kwargs)
+        seq_relationship = Dense(
+            self.config.hidden_size, 2, config.initializer_range, dtype=self.dtype_policy, name="seq_relationship"
+        )
+        self.cls = _Heads(seq_relationship=seq_relationship)
+        self.build()
+
+    def logits(self, encoded: ModelOutput, training: bool | None = None) -> Any:
+        """Score `[batch, hidden]` as `[batch, 2]`."""
+        return self.cls.seq_relationship(encoded.pooler_output)
+
+    def call(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        inputs_embeds: Any = None,
+        labels: Any = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        next_sentence_label: Any = None,
+        training: bool | None = None,
+    ) -> ModelOutput:
+        """Return `logits`, and the `loss` if there are labels `[batch]`, called `labels` or `next_sentence_label`.
+
+        Raises:
+            InputError: an argument has a wrong shape, dtype or range, or the labels are given twice.
+        """
+        if labels is not None and next_sentence_label is not None:
+            raise input_error("Give the labels once, as labels or as next_sentence_label.")
+        return super().call(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            next_sentence_label if labels is None else labels,
+            output_attentions,
+            output_hidden_states,
+            training,
+        )
+
+
+class ForSequenceClassification(LabelledModel):
+    """Scores `[batch, num_labels]` of a whole sequence; labels as in `losses.sequence_classification_loss`."""
+
+    output_class = SequenceClassifierOutput
+    add_pooling_layer = True
+
+    def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(config, dtype=dtype, name=name, **kwargs)
+        dtype = self.dtype_policy
+        self.dropout = keras.layers.Dropout(self.config.head_dropout_prob, dtype=dtype, name="dropout")
+        self.classifier = Dense(
+            self.config.hidden_size, config.num_labels, config.initializer_range, dtype=dtype, name="classifier"
+        )
+        self.build()
+
+    def logits(self, encoded: ModelOutput, training: bool | None = None) -> Any:
+        """Score `[batch, hidden]` as `[batch, num_labels]`."""
+        return self.classifier(self.dropout(encoded.pooler_output, training=training))
+
+    def loss_of(self, logits: Any, labels: Any) -> Any:
+        """Return the loss of `config.problem_type`."""
+        return sequence_classification_loss(logits, labels, self.config)
+
+
+class ForMultipleChoice(LabelledModel):
+    """Scores `[batch, choices]` of each choice; labels `[batch]` number the right ones.
+
+    Every input has one more axis than elsewhere, the choices, after the batch: `input_ids` is
+    `[batch, choices, length]`. `hidden_states` and `attentions` of the output have batch and choices in one axis, `[batch * choices, ...]`.
+    """
+
+    input_rank = 3
+    output_class = MultipleChoiceModelOutput
+    add_pooling_layer = True
+
+    def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(config, dtype=dtype, name=name, **kwargs)
+        dtype = self.dtype_policy
+        self.dropout = keras.layers.Dropout(self.config.head_dropout_prob, dtype=dtype, name="dropout")
+        self.classifier = Dense(self.config.hidden_size, 1, config.initializer_range, dtype=dtype, name="classifier")
+        self.build()
+
+    def call(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        inputs_embeds: Any = None,
+        labels: Any = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        training: bool | None = None,
+    ) -> ModelOutput:
+        """Return `logits` `[batch, choices]`, and the `loss` if there are labels.
+
+        Raises:
+            InputError: an argument has a wrong shape, dtype or range.
+        """
+        num_choices = check_choices(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        flat = [None if values is None else ops.reshape(values, (-1, *ops.shape(values)[2:])) for values in inputs]
+        encoded = self.base_model(
+            *flat,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            training=training,
+        )
+        scores = self.classifier(self.dropout(encoded.pooler_output, training=training))
+        logits = ops.reshape(scores, (-1, num_choices))
+        return self.respond(encoded, None if labels is None else self.loss_of(logits, labels), logits=logits)
+
+
+class ForTokenClassification(LabelledModel):
+    """Scores `[batch, length, num_labels]` of each token; labels `[batch, length]`, -100 where none counts."""
+
+    output_class = TokenClassifierOutput
+
+    def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(config, dtype=dtype, name=name, **kwargs)
+        dtype = self.dtype_policy
+        self.dropout = keras.layers.Dropout(self.config.head_dropout_prob, dtype=dtype, name="dropout")
+        self.classifier = Dense(
+            self.config.hidden_size, config.num_labels, config.initializer_range, dtype=dtype, name="classifier"
+        )
+        self.build()
+
+    def logits(self, encoded: ModelOutput, training: bool | None = None) -> Any:
+        """Score `[batch, length, hidden]` as `[batch, length, num_labels]`."""
+        return self.classifier(self.dropout(encoded.last_hidden_state, training=training))
+
+
+class ForQuestionAnswering(HeadModel):
+    """Scores of each position as the start and the end of an answer, each `[batch, length]`."""
+
+    targets = {"start_positions": "start_logits", "end_positions": "end_logits"}
+    output_class = QuestionAnsweringModelOutput
+
+    def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(config, dtype=dtype, name=name, **kwargs)
+        self.qa_outputs = Dense(
+            self.config.hidden_size, 2, config.initializer_range, dtype=self.dtype_policy, name="qa_outputs"
+        )
+        self.build()
+
+    def call(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        inputs_embeds: Any = None,
+        start_positions: Any = None,
+        end_positions: Any = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        training: bool | None = None,
+    ) -> ModelOutput:
+        """Return `start_logits` and `end_logits`, and the `loss` if both positions `[batch]` are given.
+
+        A position outside the sequence does not count.
+
+        Raises:
+            InputError: an argument has a wrong shape, dtype or range.
+        """
+        encoded = self.base_model(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            training=training,
+        )
+        start_logits, end_logits = ops.unstack(self.qa_outputs(encoded.last_hidden_state), 2, axis=-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            loss = question_answering_loss(start_logits, end_logits, start_positions, end_positions)
+        return self.respond(encoded, loss, start_logits=start_logits, end_logits=end_logits)
+
+
+class _Heads(Block):
+    """The heads of pretraining, which checkpoints hold together under `cls`."""
+
+    def __init__(self, **heads: keras.layers.Layer) -> None:
+        super().__init__(name="cls")
+        for name, head in heads.items():
+            setattr(self, name, head)

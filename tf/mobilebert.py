@@ -1,0 +1,519 @@
+"""MobileBERT in Keras, in the order of its paper.
+
+Sun et al. 2020, "MobileBERT: a Compact Task-Agnostic BERT for Resource-Limited Devices",
+https://arxiv.org/abs/2004.02984. A layer is thin: it takes the stream of width H (512) through a bottleneck to width B
+(128), attends and feeds forward there, and comes back to H. Section numbers below are the paper's; `H`, `B` and `E`
+stand for `hidden_size`, `true_hidden_size` and `embedding_size`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from ..core.mobilebert import MobileBertConfig
+from ..core.outputs import BaseModelOutputWithPooling, MobileBertForPreTrainingOutput
+from .heads import (
+    ForMaskedLM,
+    ForMultipleChoice,
+    ForNextSentencePrediction,
+    ForPreTraining,
+    ForQuestionAnswering,
+    ForSequenceClassification,
+    ForTokenClassification,
+)
+from .inputs import check_inputs
+from .layers import (
+    AddNorm,
+    AttentionMask,
+    Block,
+    Dense,
+    Embedding,
+    Encoder,
+    Intermediate,
+    LayerNorm,
+    NoNorm,
+    SelfAttention,
+    activation,
+    normalization,
+    padded_positions,
+    replace_weight,
+    resized,
+)
+from .modeling import TFPreTrainedModel
+
+
+def norm(config: MobileBertConfig, width: int, **kwargs: Any) -> LayerNorm | NoNorm:
+    """Return the norm of every part but the language-model head (section 3.3, "operational optimizations")."""
+    return normalization(config.normalization_type, width, config.layer_norm_eps, name="LayerNorm", **kwargs)
+
+
+class MobileBertEmbeddings(Block):
+    """Factorised embeddings (section 3.4): words of width E, three neighbours of which make one vector of width H."""
+
+    def __init__(self, config: MobileBertConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        std, dtype = config.initializer_range, self.dtype_policy
+        self.trigram_input = config.trigram_input
+        self.mask_padding = config.mask_padding
+        self.word_embeddings = Embedding(
+            config.vocab_size,
+            config.embedding_size,
+            std,
+            padding_idx=config.pad_token_id,
+            dtype=dtype,
+            name="word_embeddings",
+        )
+        self.position_embeddings = Embedding(
+            config.max_position_embeddings, config.hidden_size, std, dtype=dtype, name="position_embeddings"
+        )
+        self.token_type_embeddings = Embedding(
+            config.type_vocab_size, config.hidden_size, std, dtype=dtype, name="token_type_embeddings"
+        )
+        self.is_transformed = config.trigram_input or config.embedding_size != config.hidden_size
+        # Checkpoints hold the map even where it has nothing to do; unused, it is not trained.
+        self.embedding_transformation = Dense(
+            config.embedding_size * (3 if config.trigram_input else 1),
+            config.hidden_size,
+            std,
+            trainable=self.is_transformed,
+            dtype=dtype,
+            name="embedding_transformation",
+        )
+        self.LayerNorm = norm(config, config.hidden_size, dtype=dtype)
+        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype, name="dropout")
+
+    def call(
+        self,
+        input_ids: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        inputs_embeds: Any = None,
+        attention_mask: Any = None,
+    ) -> Any:
+        """Embed ids `[batch, length]`, or word vectors `[batch, length, E]`, as `[batch, length, H]`."""
+        words = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        if self.mask_padding and attention_mask is not None:
+            words = ops.where(padded_positions(attention_mask)[..., None], 0.0, words)
+        if self.trigram_input:
+            words = self.trigram(words)
+        if self.is_transformed:
+            words = self.embedding_transformation(words)
+
+        if position_ids is None:
+            position_ids = ops.arange(ops.shape(words)[1])[None]
+        if token_type_ids is None:
+            token_type_ids = ops.zeros_like(position_ids)
+        embedded = words + self.position_embeddings(position_ids) + self.token_type_embeddings(token_type_ids)
+        return self.dropout(self.LayerNorm(embedded))
+
+    @staticmethod
+    def trigram(words: Any) -> Any:
+        """Put next to each word its neighbours, zeros at the ends: `[batch, length, E]` -> `[batch, length, 3E]`."""
+        following = ops.pad(words[:, 1:], ((0, 0), (0, 1), (0, 0)))
+        preceding = ops.pad(words[:, :-1], ((0, 0), (1, 0), (0, 0)))
+        return ops.concatenate([following, words, preceding], axis=-1)
+
+
+class BottleneckLayer(Block):
+    """One linear map into the bottleneck: `norm(dense(stream))`, `[batch, length, H]` -> `[batch, length, B]`."""
+
+    def __init__(self, config: MobileBertConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        dtype = self.dtype_policy
+        self.dense = Dense(
+            config.hidden_size, config.true_hidden_size, config.initializer_range, dtype=dtype, name="dense"
+        )
+        self.LayerNorm = norm(config, config.true_hidden_size, dtype=dtype)
+
+    def call(self, stream: Any) -> Any:
+        """Map `[batch, length, H]` to `[batch, length, B]`."""
+        return self.LayerNorm(self.dense(stream))
+
+
+class Bottleneck(Block):
+    """The way into a layer (section 3.1): which width each part of the layer works from.
+
+    Queries and keys come from a bottleneck of their own and values from the whole stream (Figure 1c); or all three from
+    the layer's bottlenecked input (`use_bottleneck_attention`, section 4.1's tiny model); or all three from the stream.
+    """
+
+    def __init__(self, config: MobileBertConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        dtype = self.dtype_policy
+        self.use_bottleneck_attention = config.use_bottleneck_attention
+        self.input_ = BottleneckLayer(config, dtype=dtype, name="input")
+        shares_key_query = config.key_query_shared_bottleneck and not config.use_bottleneck_attention
+        self.attention = BottleneckLayer(config, dtype=dtype, name="attention") if shares_key_query else None
+
+    def call(self, stream: Any) -> tuple[Any, Any, Any]:
+        """Return the layer's input `[batch, length, B]`, what queries and keys come from, and what values come from."""
+        layer_input = self.input_(stream)
+        if self.use_bottleneck_attention:
+            return layer_input, layer_input, layer_input
+        if self.attention is not None:
+            return layer_input, self.attention(stream), stream
+        return layer_input, stream, stream
+
+
+class MobileBertAttention(Block):
+    """Multi-head attention inside the bottleneck, and the sum with the layer's input (Figure 1c)."""
+
+    def __init__(self, config: MobileBertConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        inner, stream, dtype = config.true_hidden_size, config.hidden_size, self.dtype_policy
+        is_shared = config.use_bottleneck_attention or config.key_query_shared_bottleneck
+        self.self = SelfAttention(
+            query_width=inner if is_shared else stream,
+            value_width=inner if config.use_bottleneck_attention else stream,
+            width=inner,
+            num_heads=config.num_attention_heads,
+            dropout=config.attention_probs_dropout_prob,
+            std=config.initializer_range,
+            mask_value=config.attention_mask_value,
+            dtype=dtype,
+            name="self",
+        )
+        self.output_ = AddNorm(
+            inner,
+            inner,
+            norm(config, inner, dtype=dtype),
+            dropout=0.0 if config.use_bottleneck else config.hidden_dropout_prob,
+            std=config.initializer_range,
+            dtype=dtype,
+            name="output",
+        )
+
+    def call(
+        self,
+        layer_input: Any,
+        query_key_input: Any,
+        value_input: Any,
+        mask: AttentionMask | None = None,
+        output_attentions: bool = False,
+    ) -> tuple[Any, Any]:
+        """Return `[batch, length, B]`, and the probabilities or None."""
+        context, probabilities = self.self(
+            query_key_input, query_key_input, value_input, mask, output_attentions=output_attentions
+        )
+        return self.output_(context, layer_input), probabilities
+
+
+class FFNLayer(Block):
+    """One of the stacked feed-forward networks (section 3.2): `norm(dense(activation(dense(x))) + x)`."""
+
+    def __init__(self, config: MobileBertConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        inner, std, dtype = config.true_hidden_size, config.initializer_range, self.dtype_policy
+        self.intermediate = Intermediate(
+            inner, config.intermediate_size, config.hidden_act, std, dtype=dtype, name="intermediate"
+        )
+        self.output_ = AddNorm(
+            config.intermediate_size,
+            inner,
+            norm(config, inner, dtype=dtype),
+            dropout=0.0,
+            std=std,
+            dtype=dtype,
+            name="output",
+        )
+
+    def call(self, hidden: Any) -> Any:
+        """Map `[batch, length, B]` to the same shape."""
+        return self.output_(self.intermediate(hidden), hidden)
+
+
+class MobileBertOutput(AddNorm):
+    """The end of the last feed-forward network, and beside it the way out of the bottleneck (section 3.1).
+
+    The two are one layer in a checkpoint's names: `output.dense`, and `output.bottleneck.dense` from B back to H.
+    """
+
+    def __init__(self, config: MobileBertConfig, **kwargs: Any) -> None:
+        inner, std, dropout = config.true_hidden_size, config.initializer_range, config.hidden_dropout_prob
+        super().__init__(
+            config.intermediate_size,
+            inner,
+            norm(config, inner, dtype=kwargs.get("dtype")),
+            dropout=0.0 if config.use_bottleneck else dropout,
+            std=std,
+            **kwargs,
+        )
+        self.bottleneck = None
+        if config.use_bottleneck:
+            dtype = self.dtype_policy
+            outer_norm = norm(config, config.hidden_size, dtype=dtype)
+            self.bottleneck = AddNorm(
+                inner, config.hidden_size, outer_norm, dropout=dropout, std=std, dtype=dtype, name="bottleneck"
+            )
+
+
+class MobileBertLayer(Block):
+    """One layer (Figure 1c, Table 1): bottleneck, attention, stacked feed-forward networks, inverted bottleneck."""
+
+    def __init__(self, config: MobileBertConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        dtype = self.dtype_policy
+        self.bottleneck = Bottleneck(config, dtype=dtype, name="bottleneck") if config.use_bottleneck else None
+        self.attention = MobileBertAttention(config, dtype=dtype, name="attention")
+        # All but the last of the feed-forward networks; the last is `intermediate` and `output_`.
+        self.ffn = [FFNLayer(config, dtype=dtype, name=f"ffn.{i}") for i in range(config.num_feedforward_networks - 1)]
+        self.intermediate = Intermediate(
+            config.true_hidden_size,
+            config.intermediate_size,
+            config.hidden_act,
+            config.initializer_range,
+            dtype=dtype,
+            name="intermediate",
+        )
+        self.output_ = MobileBertOutput(config, dtype=dtype, name="output")
+
+    def call(self, stream: Any, mask: AttentionMask | None = None, output_attentions: bool = False) -> tuple[Any, Any]:
+        """Map `[batch, length, H]` to the same shape; also return the attention's probabilities or None."""
+        inputs = (stream, stream, stream) if self.bottleneck is None else self.bottleneck(stream)
+        hidden, probabilities = self.attention(*inputs, mask, output_attentions=output_attentions)
+        for feed_forward in self.ffn:
+            hidden = feed_forward(hidden)
+        hidden = self.output_(self.intermediate(hidden), hidden)
+        if self.output_.bottleneck is not None:
+            hidden = self.output_.bottleneck(hidden, stream)
+        return hidden, probabilities
+
+
+class MobileBertPooler(Block):
+    """The vector of the whole sequence: the first token's, through `tanh(dense(x))` if `classifier_activation`."""
+
+    def __init__(self, config: MobileBertConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dense = None
+        if config.classifier_activation:
+            self.dense = Dense(
+                config.hidden_size, config.hidden_size, config.initializer_range, dtype=self.dtype_policy, name="dense"
+            )
+
+    def call(self, hidden: Any) -> Any:
+        """Map `[batch, length, H]` to `[batch, H]`."""
+        first = hidden[:, 0]
+        return first if self.dense is None else ops.tanh(self.dense(first))
+
+
+class MobileBertPredictionHeadTransform(Block):
+    """`layer_norm(activation(dense(x)))`; a layer norm whatever `normalization_type` is."""
+
+    def __init__(self, config: MobileBertConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        dtype = self.dtype_policy
+        self.dense = Dense(config.hidden_size, config.hidden_size, config.initializer_range, dtype=dtype, name="dense")
+        self.activation = activation(config.hidden_act)
+        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps, dtype=dtype, name="LayerNorm")
+
+    def call(self, hidden: Any) -> Any:
+        """Map `[batch, length, H]` to the same shape."""
+        return self.LayerNorm(self.activation(self.dense(hidden)))
+
+
+class MobileBertLMPredictionHead(Block):
+    """Scores of every word: `transform(x) @ [word embeddings^T ; dense] + bias`.
+
+    The word embeddings are E wide and the stream is H wide, so the output table `[H, vocab]` is the (tied) embeddings'
+    transpose `[E, vocab]` above a table of its own, `dense`, `[H - E, vocab]`.
+    """
+
+    def __init__(self, config: MobileBertConfig, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        std, dtype = config.initializer_range, self.dtype_policy
+        self.config = config
+        self.transform = MobileBertPredictionHeadTransform(config, dtype=dtype, name="transform")
+        self.dense = _Table((config.extra_output_width(), config.vocab_size), std, dtype=dtype, name="dense")
+
+    def build(self, input_shape: Any = None) -> None:
+        """Start without a bias."""
+        super().build(input_shape)
+        self.bias = self.add_weight(shape=(self.config.vocab_size,), initializer="zeros", name="bias")
+
+    def tie_weights(self, embeddings: Embedding | None) -> None:
+        """Share the input embeddings' table; None makes a table of the head's own. To be done once, before building."""
+        if embeddings is None:
+            shape, std = (self.config.vocab_size, self.config.embedding_size), self.config.initializer_range
+            embeddings = _Table(shape, std, dtype=self.dtype_policy, name="decoder")
+        self.decoder = embeddings
+
+    def resize(self, vocab_size: int) -> None:
+        """Give the head scores for another number of words; new rows are drawn anew, their bias is zero."""
+        std = self.dense.std
+        replace_weight(self.dense, "weight", resized(self.dense.weight, vocab_size, std, axis=1))
+        if isinstance(self.decoder, _Table):
+            replace_weight(self.decoder, "weight", resized(self.decoder.weight, vocab_size, std))
+        replace_weight(self, "bias", resized(self.bias, vocab_size, std=0.0))
+
+    def call(self, hidden: Any) -> Any:
+        """Score `[batch, length, H]` as `[batch, length, vocab]`."""
+        hidden = self.transform(hidden)
+        # Two products instead of one with the joined table, which would have to be copied together on every call.
+        words = self.decoder.embeddings
+        factor, rest = hidden[..., : words.shape[1]], hidden[..., words.shape[1] :]
+        return ops.matmul(factor, ops.transpose(words)) + ops.matmul(rest, self.dense.weight) + self.bias
+
+
+class _Table(keras.layers.Layer):
+    """A bare matrix `weight`, possibly without rows."""
+
+    def __init__(self, shape: tuple[int, int], std: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shape = shape
+        self.std = std
+
+    def build(self, input_shape: Any = None) -> None:
+        initializer = keras.initializers.TruncatedNormal(stddev=self.std)
+        self.weight = self.add_weight(shape=self.shape, initializer=initializer, name="weight")
+
+    @property
+    def embeddings(self) -> Any:
+        return self.weight
+
+
+class MobileBertPreTrainedModel(TFPreTrainedModel):
+    """What all MobileBERT models have in common."""
+
+    config: MobileBertConfig
+    config_class = MobileBertConfig
+    base_model_prefix = "mobilebert"
+
+    def make_base_model(self, add_pooling_layer: bool) -> TFMobileBertModel:
+        """Return a new encoder for a model with a head."""
+        return TFMobileBertModel(self.config, add_pooling_layer, dtype=self.dtype_policy, name=self.base_model_prefix)
+
+    def make_lm_head(self) -> MobileBertLMPredictionHead:
+        """Return a new head that scores words."""
+        return MobileBertLMPredictionHead(self.config, dtype=self.dtype_policy, name="predictions")
+
+
+class TFMobileBertModel(MobileBertPreTrainedModel):
+    """The encoder without a head.
+
+    Args:
+        config: its shape.
+        add_pooling_layer: whether the output has `pooler_output`.
+        dtype: a dtype or policy, such as "float64" or "mixed_bfloat16"; None is Keras's global policy.
+        name: the model's name.
+
+    Example:
+        >>> import numpy as np
+        >>> from isobert import MobileBertConfig
+        >>> config = MobileBertConfig(
+        ...     vocab_size=50, hidden_size=32, intra_bottleneck_size=16, embedding_size=8, num_hidden_layers=2
+        ... )
+        >>> model = TFMobileBertModel(config)
+        >>> out = model(np.array([[2, 7, 9, 3]]), output_attentions=True)
+        >>> tuple(out.last_hidden_state.shape), tuple(out.pooler_output.shape), len(out.attentions)
+        ((1, 4, 32), (1, 32), 2)
+    """
+
+    def __init__(
+        self,
+        config: MobileBertConfig,
+        add_pooling_layer: bool = True,
+        *,
+        dtype: Any = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(config, dtype=dtype, name=name, **kwargs)
+        dtype = self.dtype_policy
+        self.embeddings = MobileBertEmbeddings(config, dtype=dtype, name="embeddings")
+        layers = [MobileBertLayer(config, dtype=dtype, name=f"layer.{i}") for i in range(config.num_hidden_layers)]
+        self.encoder = Encoder(layers, dtype=dtype, name="encoder")
+        self.pooler = MobileBertPooler(config, dtype=dtype, name="pooler") if add_pooling_layer else None
+        self.build()
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments, ready for JSON."""
+        return {**super().get_config(), "add_pooling_layer": self.pooler is not None}
+
+    def call(
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        inputs_embeds: Any = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        training: bool | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """Encode a batch.
+
+        Args:
+            input_ids: integers `[batch, length]`, or else `inputs_embeds`; or a dict of all the arguments.
+            attention_mask: `[batch, length]` or, by query and key, `[batch, length, length]`; 1 keeps, 0 masks. None
+                is all 1.
+            token_type_ids: integers `[batch, length]`: 0 in the first segment, 1 in the second. None is all 0.
+            position_ids: integers `[batch, length]` or `[1, length]`; None counts from 0.
+            inputs_embeds: word vectors `[batch, length, embedding_size]` in place of ids.
+            output_attentions: whether to return the probabilities; None takes the config's.
+            output_hidden_states: whether to return every layer's output; None takes the config's.
+            training: whether dropout is on.
+
+        Raises:
+            InputError: an argument has a wrong shape, dtype or range.
+        """
+        config = self.config
+        check_inputs(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            vocab_size=config.vocab_size,
+            embedding_size=config.embedding_size,
+            type_vocab_size=config.type_vocab_size,
+            max_position_embeddings=config.max_position_embeddings,
+        )
+        embedded = self.embeddings(
+            input_ids, token_type_ids, position_ids, inputs_embeds, attention_mask, training=training
+        )
+        encoded = self.encoder(
+            embedded,
+            AttentionMask.of(attention_mask),
+            output_attentions=config.output_attentions if output_attentions is None else output_attentions,
+            output_hidden_states=config.output_hidden_states if output_hidden_states is None else output_hidden_states,
+            training=training,
+        )
+        return BaseModelOutputWithPooling(
+            last_hidden_state=encoded.last_hidden_state,
+            pooler_output=None if self.pooler is None else self.pooler(encoded.last_hidden_state),
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )
+
+
+class TFMobileBertForPreTraining(ForPreTraining, MobileBertPreTrainedModel):
+    """MobileBERT with both heads of its pretraining: masked words and next sentence (section 3.5)."""
+
+    output_class = MobileBertForPreTrainingOutput
+
+
+class TFMobileBertForMaskedLM(ForMaskedLM, MobileBertPreTrainedModel):
+    """MobileBERT that scores the word at each position."""
+
+
+class TFMobileBertForNextSentencePrediction(ForNextSentencePrediction, MobileBertPreTrainedModel):
+    """MobileBERT that tells whether a second sentence follows the first."""
+
+
+class TFMobileBertForSequenceClassification(ForSequenceClassification, MobileBertPreTrainedModel):
+    """MobileBERT that classifies a sequence, or scores it (regression)."""
+
+
+class TFMobileBertForMultipleChoice(ForMultipleChoice, MobileBertPreTrainedModel):
+    """MobileBERT that chooses among several continuations of a text."""
+
+
+class TFMobileBertForTokenClassification(ForTokenClassification, MobileBertPreTrainedModel):
+    """MobileBERT that classifies each token."""
+
+
+class TFMobileBertForQuestionAnswering(ForQuestionAnswering, MobileBertPreTrainedModel):
+    """MobileBERT that finds an answer's start and end in a text."""
