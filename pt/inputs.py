@@ -41,7 +41,7 @@ def check_inputs(
                 "(max_position_embeddings). Truncate it, or split it into overlapping windows."
             )
     else:
-        check_shape("position_ids", position_ids, (1 if position_ids.shape[0] == 1 else batch, length))
+        check_shape("position_ids", position_ids, (1 if position_ids.shape[:1] == (1,) else batch, length))
         check_ids("position_ids", position_ids, max_position_embeddings, "max_position_embeddings")
     if token_type_ids is not None:
         check_shape("token_type_ids", token_type_ids, (batch, length))

@@ -323,18 +323,20 @@ class Encoder(nn.Module):
         output_hidden_states: bool = False,
     ) -> EncoderOutput:
         """Run `[batch, length, hidden]` through every layer in turn."""
-        hidden_states, attentions = [hidden], []
+        hidden_states: tuple[Tensor, ...] = (hidden,) if output_hidden_states else ()
+        attentions: tuple[Tensor, ...] = ()
         for layer in self.layer:
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
                 hidden, probabilities = checkpoint(layer, hidden, mask, output_attentions, use_reentrant=False)
             else:
                 hidden, probabilities = layer(hidden, mask, output_attentions)
-            hidden_states.append(hidden)
-            attentions.append(probabilities)
+            # What is not asked for is not held on to: without a backward pass it is freed layer by layer.
+            if output_hidden_states:
+                hidden_states += (hidden,)
+            if output_attentions:
+                attentions += (probabilities,)
         return EncoderOutput(
-            hidden,
-            tuple(hidden_states) if output_hidden_states else None,
-            tuple(attentions) if output_attentions else None,
+            hidden, hidden_states if output_hidden_states else None, attentions if output_attentions else None
         )
 
 

@@ -76,7 +76,10 @@ class MobileBertEmbeddings(nn.Module):
         attention_mask: Tensor | None = None,
     ) -> Tensor:
         """Embed ids `[batch, length]`, or word vectors `[batch, length, E]`, as `[batch, length, H]`."""
-        words = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        if inputs_embeds is None:
+            words = self.word_embeddings(input_ids)
+        else:
+            words = inputs_embeds.to(self.word_embeddings.weight.dtype)
         if self.mask_padding and attention_mask is not None:
             words = words.masked_fill(padded_positions(attention_mask)[..., None], 0.0)
         if self.trigram_input:
@@ -400,30 +403,99 @@ class MobileBertModel(MobileBertPreTrainedModel):
 
 
 class MobileBertForPreTraining(ForPreTraining, MobileBertPreTrainedModel):
-    """MobileBERT with both heads of its pretraining: masked words and next sentence (section 3.5)."""
+    """MobileBERT with both heads of its pretraining: masked words and next sentence (section 3.5).
+
+    Example:
+        >>> import torch
+        >>> from isobert import MobileBertConfig, MobileBertForPreTraining
+        >>> config = MobileBertConfig.from_size("mobilebert-tiny", num_hidden_layers=2)
+        >>> model = MobileBertForPreTraining(config).eval()
+        >>> out = model(torch.tensor([[101, 7592, 103, 102]]))
+        >>> out.prediction_logits.shape, out.seq_relationship_logits.shape
+        (torch.Size([1, 4, 30522]), torch.Size([1, 2]))
+    """
 
     output_class = MobileBertForPreTrainingOutput
 
 
 class MobileBertForMaskedLM(ForMaskedLM, MobileBertPreTrainedModel):
-    """MobileBERT that scores the word at each position."""
+    """MobileBERT that scores the word at each position.
+
+    Example:
+        >>> import torch
+        >>> from isobert import MobileBertConfig, MobileBertForMaskedLM
+        >>> config = MobileBertConfig.from_size("mobilebert-tiny", num_hidden_layers=2)
+        >>> model = MobileBertForMaskedLM(config).eval()
+        >>> labels = torch.tensor([[-100, -100, 2088, -100]])
+        >>> out = model(torch.tensor([[101, 7592, 103, 102]]), labels=labels)
+        >>> out.logits.shape, out.loss.shape
+        (torch.Size([1, 4, 30522]), torch.Size([]))
+    """
 
 
 class MobileBertForNextSentencePrediction(ForNextSentencePrediction, MobileBertPreTrainedModel):
-    """MobileBERT that tells whether a second sentence follows the first."""
+    """MobileBERT that tells whether a second sentence follows the first.
+
+    Example:
+        >>> import torch
+        >>> from isobert import MobileBertConfig, MobileBertForNextSentencePrediction
+        >>> config = MobileBertConfig.from_size("mobilebert-tiny", num_hidden_layers=2)
+        >>> model = MobileBertForNextSentencePrediction(config).eval()
+        >>> model(torch.tensor([[101, 7592, 102, 2088, 102]])).logits.shape
+        torch.Size([1, 2])
+    """
 
 
 class MobileBertForSequenceClassification(ForSequenceClassification, MobileBertPreTrainedModel):
-    """MobileBERT that classifies a sequence, or scores it (regression)."""
+    """MobileBERT that classifies a sequence, or scores it (regression).
+
+    Example:
+        >>> import torch
+        >>> from isobert import MobileBertConfig, MobileBertForSequenceClassification
+        >>> config = MobileBertConfig.from_size("mobilebert-tiny", num_hidden_layers=2, num_labels=3)
+        >>> model = MobileBertForSequenceClassification(config).eval()
+        >>> out = model(torch.tensor([[101, 7592, 102]]), labels=torch.tensor([2]))
+        >>> out.logits.shape, out.loss.shape
+        (torch.Size([1, 3]), torch.Size([]))
+    """
 
 
 class MobileBertForMultipleChoice(ForMultipleChoice, MobileBertPreTrainedModel):
-    """MobileBERT that chooses among several continuations of a text."""
+    """MobileBERT that chooses among several continuations of a text.
+
+    Example:
+        >>> import torch
+        >>> from isobert import MobileBertConfig, MobileBertForMultipleChoice
+        >>> config = MobileBertConfig.from_size("mobilebert-tiny", num_hidden_layers=2)
+        >>> model = MobileBertForMultipleChoice(config).eval()
+        >>> two_choices = torch.tensor([[[101, 7592, 102], [101, 2088, 102]]])
+        >>> model(two_choices, labels=torch.tensor([1])).logits.shape
+        torch.Size([1, 2])
+    """
 
 
 class MobileBertForTokenClassification(ForTokenClassification, MobileBertPreTrainedModel):
-    """MobileBERT that classifies each token."""
+    """MobileBERT that classifies each token.
+
+    Example:
+        >>> import torch
+        >>> from isobert import MobileBertConfig, MobileBertForTokenClassification
+        >>> config = MobileBertConfig.from_size("mobilebert-tiny", num_hidden_layers=2, num_labels=5)
+        >>> model = MobileBertForTokenClassification(config).eval()
+        >>> model(torch.tensor([[101, 7592, 2088, 102]])).logits.shape
+        torch.Size([1, 4, 5])
+    """
 
 
 class MobileBertForQuestionAnswering(ForQuestionAnswering, MobileBertPreTrainedModel):
-    """MobileBERT that finds an answer's start and end in a text."""
+    """MobileBERT that finds an answer's start and end in a text.
+
+    Example:
+        >>> import torch
+        >>> from isobert import MobileBertConfig, MobileBertForQuestionAnswering
+        >>> config = MobileBertConfig.from_size("mobilebert-tiny", num_hidden_layers=2)
+        >>> model = MobileBertForQuestionAnswering(config).eval()
+        >>> out = model(torch.tensor([[101, 7592, 102, 2088, 102]]))
+        >>> out.start_logits.shape, out.end_logits.shape
+        (torch.Size([1, 5]), torch.Size([1, 5]))
+    """

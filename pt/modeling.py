@@ -19,6 +19,7 @@ from ..conversion.names import family_names
 from ..core.config import PretrainedConfig
 from ..core.outputs import OUTPUT_CLASSES, ModelOutput, Trace
 from ..errors import ConfigError, InputError
+from .inputs import check_shape
 from .layers import Embedding, Encoder, resized
 
 logger = logging.getLogger("isobert")
@@ -85,7 +86,12 @@ class PreTrainedModel(nn.Module):
         return self.base_model.embeddings.word_embeddings  # type: ignore[union-attr, return-value]
 
     def set_input_embeddings(self, embeddings: nn.Embedding) -> None:
-        """Replace the table of word embeddings; a head that shares it shares the new one."""
+        """Replace the table of word embeddings; a head that shares it shares the new one.
+
+        Raises:
+            InputError: it is not `[vocab_size, embedding_size]`; `resize_token_embeddings` changes the number of words.
+        """
+        check_shape("The new table of word embeddings", embeddings.weight, self.get_input_embeddings().weight.shape)
         self.base_model.embeddings.word_embeddings = embeddings  # type: ignore[union-attr]
         self.tie_weights()
 
