@@ -44,12 +44,13 @@ class Padding:
 
 @dataclass(frozen=True)
 class Truncation:
-    """How rows are cut: `max_length` counts the special tokens too."""
+    """How rows are cut: `max_length` counts special tokens too; `overflow` says whether what is cut off is wanted."""
 
     max_length: int
     stride: int
     strategy: str
     side: str
+    overflow: bool
 
 
 def check_side(name: str, value: Any) -> str:
@@ -220,3 +221,13 @@ def check_encodable(samples: Sequence[Sample]) -> None:
                         f"Example {index} holds {text[error.start]!r} at character {error.start}: half of a surrogate "
                         "pair, which is no character. Decode the text anew, with errors='replace' if need be."
                     ) from error
+
+
+def check_pairs(samples: Sequence[Sample]) -> None:
+    """Raise a TokenizerError that names the first example that is no pair."""
+    for index, sample in enumerate(samples):
+        if not isinstance(sample, tuple):
+            raise TokenizerError(
+                f"truncation='only_second' needs pairs of texts, and example {index} is one text: give text_pair, or "
+                "use truncation=True."
+            )

@@ -17,7 +17,7 @@ from .arguments import (
     Sample,
     Truncation,
     check_count,
-    check_encodable,
+    check_pairs,
     check_side,
     gather_samples,
 )
@@ -198,6 +198,8 @@ class PreTrainedTokenizerBase(ModelInputs):
         samples, batched = gather_samples(text, text_pair, is_split_into_words)
         tensor_type = check_tensor_type(return_tensors)
         lengths = Lengths.resolve(padding, truncation, max_length, pad_to_multiple_of, self.model_max_length, verbose)
+        if lengths.truncation == "only_second":
+            check_pairs(samples)
         pair = any(isinstance(sample, tuple) for sample in samples)
         rows = self._encode_rows(
             samples,
@@ -228,7 +230,8 @@ class PreTrainedTokenizerBase(ModelInputs):
             columns = {name: column[0] for name, column in columns.items()}
         if return_overflowing_tokens:
             columns["overflow_to_sample_mapping"] = mapping
-        return BatchEncoding(columns, rows, tensor_type=tensor_type, is_fast=self.is_fast)
+        added = {token_id: token.content for token_id, token in self._added.items()}
+        return BatchEncoding(columns, rows, tensor_type=tensor_type, is_fast=self.is_fast, added=added)
 
     def encode_plus(self, text: Any, text_pair: Any = None, **kwargs: Any) -> BatchEncoding:
         """Encode one text or one pair; the arguments are those of a call."""
@@ -258,7 +261,11 @@ class PreTrainedTokenizerBase(ModelInputs):
         if lengths.truncation == "do_not_truncate" or lengths.max_length is None:
             return None
         room = lengths.max_length - (self.num_special_tokens_to_add(pair) if special else 0)
-        if room < 0 or (overflow and room == 0):
+        least = 0
+        if overflow or lengths.truncation != "longest_first":
+            # Each text that is cut keeps a token, or its windows would never advance.
+            least = 2 if pair and lengths.truncation == "longest_first" else 1
+        if room < least:
             raise TokenizerError(
                 f"max_length={lengths.max_length} leaves no room for text beside the special tokens "
                 f"({self.num_special_tokens_to_add(pair)}): raise it or pass add_special_tokens=False."
@@ -268,9 +275,8 @@ class PreTrainedTokenizerBase(ModelInputs):
                 f"stride={stride} must be below the number of text tokens in a row, which is {room} "
                 f"(max_length={lengths.max_length} less special tokens), or windows would never advance."
             )
-        return Truncation(
-            lengths.max_length, stride, lengths.truncation, check_side("truncation_side", self.truncation_side)
-        )
+        side = check_side("truncation_side", self.truncation_side)
+        return Truncation(lengths.max_length, stride if overflow else 0, lengths.truncation, side, overflow)
 
     def _padding_of(self, lengths: Lengths, multiple_of: int | None, side: str | None) -> Padding | None:
         if lengths.padding == "do_not_pad":
@@ -360,8 +366,3 @@ class PreTrainedTokenizerBase(ModelInputs):
         memo[id(self)] = fresh
         fresh.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
         return fresh
-
-
-def check_samples(samples: Sequence[Sample]) -> None:
-    """Raise a TokenizerError for text that is not valid Unicode."""
-    check_encodable(samples)

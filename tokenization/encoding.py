@@ -43,8 +43,11 @@ class BatchEncoding(dict[str, Any]):
         tensor_type: str | None = None,
         prepend_batch_axis: bool = False,
         is_fast: bool = False,
+        added: dict[int, str] | None = None,
     ) -> None:
         super().__init__(data or {})
+        # `tokenizers` calls an added token by the stretch of text it was found in, blanks and all.
+        self._added = added or {}
         self.encodings = None if encodings is None else list(encodings)
         self.is_fast = is_fast
         if tensor_type is not None:
@@ -65,11 +68,11 @@ class BatchEncoding(dict[str, Any]):
             raise AttributeError(f"There is no column {name!r} in this batch; its columns are: {held}.") from None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (dict(self), self.encodings, self.is_fast)
+        return _rebuild, (dict(self), self.encodings, self.is_fast, self._added)
 
     def copy(self) -> BatchEncoding:
         """Return a shallow copy."""
-        return _rebuild(dict(self), self.encodings, self.is_fast)
+        return _rebuild(dict(self), self.encodings, self.is_fast, self._added)
 
     @property
     def data(self) -> dict[str, Any]:
@@ -119,7 +122,8 @@ class BatchEncoding(dict[str, Any]):
 
     def tokens(self, batch_index: int = 0) -> list[str]:
         """Return a row's tokens as strings."""
-        return list(self._row(batch_index).tokens)
+        row = self._row(batch_index)
+        return [self._added.get(token_id, token) for token_id, token in zip(row.ids, row.tokens, strict=True)]
 
     def word_ids(self, batch_index: int = 0) -> list[int | None]:
         """Return the index of each token's word in its text; None for special tokens and padding."""
@@ -200,5 +204,5 @@ class BatchEncoding(dict[str, Any]):
             raise TokenizerError(f"There is no token {index}: the row has {len(column)}.") from None
 
 
-def _rebuild(data: dict[str, Any], encodings: list[Any] | None, is_fast: bool) -> BatchEncoding:
-    return BatchEncoding(data, encodings, is_fast=is_fast)
+def _rebuild(data: dict[str, Any], encodings: list[Any] | None, is_fast: bool, added: dict[int, str]) -> BatchEncoding:
+    return BatchEncoding(data, encodings, is_fast=is_fast, added=added)

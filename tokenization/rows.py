@@ -129,7 +129,7 @@ def lengths_to_keep(first: int, second: int | None, room: int, strategy: str) ->
     """
     excess = first + (second or 0) - room
     if strategy == "only_second" and second is None:
-        raise TokenizerError('truncation="only_second" needs a pair of texts, and only one was given.')
+        raise TokenizerError("truncation='only_second' needs a pair of texts, and only one was given.")
     if excess <= 0:
         return first, second or 0
     if strategy == "longest_first":
@@ -150,6 +150,23 @@ def lengths_to_keep(first: int, second: int | None, room: int, strategy: str) ->
     return (first - excess, second or 0) if strategy == "only_first" else (first, length - excess)
 
 
+def checked_lengths(first: int, second: int | None, truncation: Truncation, special: int) -> tuple[int, int]:
+    """Return `lengths_to_keep` beside `special` special tokens, having seen to it that windows can advance.
+
+    Raises:
+        TokenizerError: too little is left of a text.
+    """
+    keep = lengths_to_keep(first, second, truncation.max_length - special, truncation.strategy)
+    for length, kept in zip((first, second or 0), keep, strict=True):
+        if kept < length and truncation.stride and truncation.stride >= kept:
+            raise TokenizerError(
+                f"stride={truncation.stride} must be below the number of tokens that a window has of the text that is "
+                f"cut, which is {kept} with max_length={truncation.max_length}, or windows would never advance: lower "
+                "stride or raise max_length."
+            )
+    return keep
+
+
 def cut(
     first: Encoding, second: Encoding | None, truncation: Truncation, special: int
 ) -> list[tuple[Encoding, Encoding | None]]:
@@ -157,14 +174,18 @@ def cut(
 
     When both sequences are cut, every window of one meets every window of the other.
     """
-    room = truncation.max_length - special
-    keep = lengths_to_keep(len(first), None if second is None else len(second), room, truncation.strategy)
-    firsts = [first.window(*w) for w in windows(len(first), keep[0], truncation.stride, truncation.side)]
+    keep = checked_lengths(len(first), None if second is None else len(second), truncation, special)
+    firsts = _windows_of(first, keep[0], truncation)
     if second is None:
         return [(window, None) for window in firsts]
-    seconds = [second.window(*w) for w in windows(len(second), keep[1], truncation.stride, truncation.side)]
+    seconds = _windows_of(second, keep[1], truncation)
     main, *others = firsts
     return [(main, seconds[0])] + [(a, b) for a in others for b in seconds] + [(main, b) for b in seconds[1:]]
+
+
+def _windows_of(sequence: Encoding, limit: int, truncation: Truncation) -> list[Encoding]:
+    places = windows(len(sequence), limit, truncation.stride, truncation.side)
+    return [sequence.window(*place) for place in (places if truncation.overflow else places[:1])]
 
 
 def pad_rows(rows: list[Encoding], padding: Padding) -> list[Encoding]:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from tokenizers import AddedToken
 
 from .added import AddedTokenMatcher
-from .arguments import Padding, Sample, Truncation
-from .base import PreTrainedTokenizerBase, check_samples
+from .arguments import Padding, Sample, Truncation, check_encodable
+from .base import PreTrainedTokenizerBase
 from .rows import Encoding, Span, cut, pad_rows, sequence_row, special_row
 
 
@@ -56,7 +56,7 @@ class PreTrainedTokenizer(PreTrainedTokenizerBase):
         padding: Padding | None,
         split_special_tokens: bool,
     ) -> list[Encoding]:
-        check_samples(samples)
+        check_encodable(samples)
         matchers = self._matchers_for(split_special_tokens)
         rows = []
         for sample in samples:
