@@ -27,9 +27,16 @@ class HoldsTensors(Protocol):
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A tensor whose shape in the checkpoint is not the model's."""
+    """A tensor whose shape in the checkpoint is not the model's.
+
+    Attributes:
+        name: the model's name of it.
+        source: the checkpoint's name of it.
+        in_checkpoint, in_model: the two shapes.
+    """
 
     name: str
+    source: str
     in_checkpoint: tuple[int, ...]
     in_model: tuple[int, ...]
 
@@ -118,7 +125,7 @@ def match_tensors(
             continue
         sources[name] = source
         if tuple(checkpoint.shape(source)) != tuple(wanted[name]):
-            mismatched.append(Mismatch(name, tuple(checkpoint.shape(source)), tuple(wanted[name])))
+            mismatched.append(Mismatch(name, source, tuple(checkpoint.shape(source)), tuple(wanted[name])))
     used = set(sources.values())
     unexpected = [
         source
