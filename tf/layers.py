@@ -279,7 +279,7 @@ class SelfAttention(Block):
         query_input: Any,
         key_input: Any,
         value_input: Any,
-        mask: AttentionMask | None = None,
+        attention_mask: AttentionMask | None = None,
         output_attentions: bool = False,
     ) -> tuple[Any, Any]:
         """Attend.
@@ -288,7 +288,7 @@ class SelfAttention(Block):
             query_input: `[batch, length, query_width]`.
             key_input: shaped like `query_input`.
             value_input: `[batch, length, value_width]`.
-            mask: which keys may be attended to.
+            attention_mask: which keys may be attended to.
             output_attentions: whether to return the probabilities.
 
         Returns:
@@ -298,7 +298,7 @@ class SelfAttention(Block):
             self._split_heads(self.query(query_input)),
             self._split_heads(self.key(key_input)),
             self._split_heads(self.value(value_input)),
-            mask,
+            attention_mask,
             dropout=self.dropout,
             mask_value=self.mask_value,
             output_attentions=output_attentions,
@@ -356,7 +356,7 @@ class EncoderOutput(NamedTuple):
 
 
 class Encoder(Block):
-    """A stack of layers, each `(hidden, mask, output_attentions) -> (hidden, probabilities or None)`.
+    """A stack of layers, each `(hidden, attention_mask, output_attentions) -> (hidden, probabilities or None)`.
 
     With `gradient_checkpointing`, a training step keeps only each layer's input and computes the rest of the layer
     again in the backward pass (Chen et al. 2016).
@@ -370,7 +370,7 @@ class Encoder(Block):
     def call(
         self,
         hidden: Any,
-        mask: AttentionMask | None = None,
+        attention_mask: AttentionMask | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
         training: bool | None = None,
@@ -379,9 +379,10 @@ class Encoder(Block):
         hidden_states, attentions = [hidden], []
         for layer in self.layer:
             if self.gradient_checkpointing and training:
-                hidden, probabilities = _checkpoint(layer, hidden, mask, output_attentions)
+                hidden, probabilities = _checkpoint(layer, hidden, attention_mask, output_attentions)
             else:
-                hidden, probabilities = layer(hidden, mask, output_attentions=output_attentions)
+                # By name: Keras looks for a layer's `mask` there, and adds one of its own if it finds None.
+                hidden, probabilities = layer(hidden, mask=mask, output_attentions=output_attentions)
             hidden_states.append(hidden)
             attentions.append(probabilities)
         return EncoderOutput(
@@ -392,7 +393,7 @@ class Encoder(Block):
 
 
 def _checkpoint(
-    layer: keras.layers.Layer, hidden: Any, mask: AttentionMask | None, output_attentions: bool
+    layer: keras.layers.Layer, hidden: Any, attention_mask: AttentionMask | None, output_attentions: bool
 ) -> tuple[Any, Any]:
     """Call a layer in training so that the backward pass computes it again, with the same dropout."""
     generators = [part.seed_generator for part in layer._flatten_layers() if getattr(part, "rate", 0.0) > 0]
@@ -403,7 +404,7 @@ def _checkpoint(
         for generator, seed in zip(generators, seeds, strict=True):
             generator.state.assign(seed)
         # `training` explicitly: the second run has no outer call to take it from.
-        outputs = layer(hidden, mask, output_attentions=output_attentions, training=True)
+        outputs = layer(hidden, mask=mask, output_attentions=output_attentions, training=True)
         return outputs if output_attentions else outputs[0]
 
     outputs = keras.remat(run)(hidden)

@@ -191,12 +191,12 @@ class MobileBertAttention(Block):
         layer_input: Any,
         query_key_input: Any,
         value_input: Any,
-        mask: AttentionMask | None = None,
+        attention_mask: AttentionMask | None = None,
         output_attentions: bool = False,
     ) -> tuple[Any, Any]:
         """Return `[batch, length, B]`, and the probabilities or None."""
         context, probabilities = self.self(
-            query_key_input, query_key_input, value_input, mask, output_attentions=output_attentions
+            query_key_input, query_key_input, value_input, attention_mask, output_attentions=output_attentions
         )
         return self.output_(context, layer_input), probabilities
 
@@ -270,10 +270,12 @@ class MobileBertLayer(Block):
         )
         self.output_ = MobileBertOutput(config, dtype=dtype, name="output")
 
-    def call(self, stream: Any, mask: AttentionMask | None = None, output_attentions: bool = False) -> tuple[Any, Any]:
+    def call(
+        self, stream: Any, attention_mask: AttentionMask | None = None, output_attentions: bool = False
+    ) -> tuple[Any, Any]:
         """Map `[batch, length, H]` to the same shape; also return the attention's probabilities or None."""
         inputs = (stream, stream, stream) if self.bottleneck is None else self.bottleneck(stream)
-        hidden, probabilities = self.attention(*inputs, mask, output_attentions=output_attentions)
+        hidden, probabilities = self.attention(*inputs, attention_mask, output_attentions=output_attentions)
         for feed_forward in self.ffn:
             hidden = feed_forward(hidden)
         hidden = self.output_(self.intermediate(hidden), hidden)
@@ -476,7 +478,7 @@ class TFMobileBertModel(MobileBertPreTrainedModel):
         )
         encoded = self.encoder(
             embedded,
-            AttentionMask.of(attention_mask),
+            mask=AttentionMask.of(attention_mask),
             output_attentions=config.output_attentions if output_attentions is None else output_attentions,
             output_hidden_states=config.output_hidden_states if output_hidden_states is None else output_hidden_states,
             training=training,
