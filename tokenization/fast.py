@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tokenizers import AddedToken, Encoding, Tokenizer
 from tokenizers.processors import TemplateProcessing
@@ -135,11 +135,7 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
             return
         self._set_lengths(None, None)
         for sample in samples:
-            row = self._backend.encode(
-                *(sample if isinstance(sample, tuple) else (sample,)),
-                is_pretokenized=is_split_into_words,
-                add_special_tokens=False,
-            )
+            row = self._backend.encode_batch([sample], is_pretokenized=is_split_into_words, add_special_tokens=False)[0]
             pair = isinstance(sample, tuple)
             first, second = row.sequence_ids.count(0), row.sequence_ids.count(1) if pair else None
             joints = self.num_special_tokens_to_add(pair) if special else 0
@@ -152,7 +148,7 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
             if backend.truncation is not None:
                 backend.no_truncation()
         else:
-            wanted = {
+            wanted: dict[str, Any] = {
                 "max_length": truncation.max_length,
                 "stride": truncation.stride,
                 "strategy": truncation.strategy,
@@ -164,7 +160,7 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
             if backend.padding is not None:
                 backend.no_padding()
         else:
-            filling = {
+            filling: dict[str, Any] = {
                 "length": padding.length,
                 "pad_to_multiple_of": padding.multiple_of,
                 "pad_id": padding.token_id,

@@ -180,7 +180,8 @@ def cut(
         return [(window, None) for window in firsts]
     seconds = _windows_of(second, keep[1], truncation)
     main, *others = firsts
-    return [(main, seconds[0])] + [(a, b) for a in others for b in seconds] + [(main, b) for b in seconds[1:]]
+    crossed = [(a, b) for a in others for b in seconds]
+    return [(main, seconds[0]), *crossed, *((main, b) for b in seconds[1:])]
 
 
 def _windows_of(sequence: Encoding, limit: int, truncation: Truncation) -> list[Encoding]:

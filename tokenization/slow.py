@@ -69,7 +69,7 @@ class PreTrainedTokenizer(PreTrainedTokenizerBase):
 
     def _row(self, sequences: list[Encoding], add_special_tokens: bool, truncation: Truncation | None) -> Encoding:
         """Cut a sequence or a pair and join it with special tokens; the first window holds the others."""
-        first, second = (*sequences, None)[:2]
+        first, second = sequences[0], sequences[1] if len(sequences) > 1 else None
         special = self.num_special_tokens_to_add(second is not None) if add_special_tokens else 0
         pairs = [(first, second)] if truncation is None else cut(first, second, truncation, special)
         join = self._join if add_special_tokens else _concatenate
