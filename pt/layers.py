@@ -231,7 +231,7 @@ class SelfAttention(nn.Module):
         query_input: Tensor,
         key_input: Tensor,
         value_input: Tensor,
-        mask: AttentionMask | None = None,
+        attention_mask: AttentionMask | None = None,
         output_attentions: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend.
@@ -240,7 +240,7 @@ class SelfAttention(nn.Module):
             query_input: `[batch, length, query_width]`.
             key_input: shaped like `query_input`.
             value_input: `[batch, length, value_width]`.
-            mask: which keys may be attended to.
+            attention_mask: which keys may be attended to.
             output_attentions: whether to return the probabilities.
 
         Returns:
@@ -250,7 +250,7 @@ class SelfAttention(nn.Module):
             self._split_heads(self.query(query_input)),
             self._split_heads(self.key(key_input)),
             self._split_heads(self.value(value_input)),
-            mask,
+            attention_mask,
             dropout=self.dropout_prob if self.training else 0.0,
             mask_value=self.mask_value,
             output_attentions=output_attentions,
@@ -304,7 +304,7 @@ class EncoderOutput(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """A stack of layers, each `(hidden, mask, output_attentions) -> (hidden, probabilities or None)`.
+    """A stack of layers, each `(hidden, attention_mask, output_attentions) -> (hidden, probabilities or None)`.
 
     With `gradient_checkpointing`, a training step keeps only each layer's input and computes the rest of the layer
     again in the backward pass (Chen et al. 2016).
@@ -318,7 +318,7 @@ class Encoder(nn.Module):
     def forward(
         self,
         hidden: Tensor,
-        mask: AttentionMask | None = None,
+        attention_mask: AttentionMask | None = None,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
     ) -> EncoderOutput:
@@ -327,9 +327,11 @@ class Encoder(nn.Module):
         attentions: tuple[Tensor, ...] = ()
         for layer in self.layer:
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-                hidden, probabilities = checkpoint(layer, hidden, mask, output_attentions, use_reentrant=False)
+                hidden, probabilities = checkpoint(
+                    layer, hidden, attention_mask, output_attentions, use_reentrant=False
+                )
             else:
-                hidden, probabilities = layer(hidden, mask, output_attentions)
+                hidden, probabilities = layer(hidden, attention_mask, output_attentions)
             # What is not asked for is not held on to: without a backward pass it is freed layer by layer.
             if output_hidden_states:
                 hidden_states += (hidden,)

@@ -168,11 +168,13 @@ class MobileBertAttention(nn.Module):
         layer_input: Tensor,
         query_key_input: Tensor,
         value_input: Tensor,
-        mask: AttentionMask | None = None,
+        attention_mask: AttentionMask | None = None,
         output_attentions: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Return `[batch, length, B]`, and the probabilities or None."""
-        context, probabilities = self.self(query_key_input, query_key_input, value_input, mask, output_attentions)
+        context, probabilities = self.self(
+            query_key_input, query_key_input, value_input, attention_mask, output_attentions
+        )
         return self.output(context, layer_input), probabilities
 
 
@@ -226,11 +228,11 @@ class MobileBertLayer(nn.Module):
         self.output = MobileBertOutput(config)
 
     def forward(
-        self, stream: Tensor, mask: AttentionMask | None = None, output_attentions: bool = False
+        self, stream: Tensor, attention_mask: AttentionMask | None = None, output_attentions: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Map `[batch, length, H]` to the same shape; also return the attention's probabilities or None."""
         inputs = (stream, stream, stream) if self.bottleneck is None else self.bottleneck(stream)
-        hidden, probabilities = self.attention(*inputs, mask, output_attentions)
+        hidden, probabilities = self.attention(*inputs, attention_mask, output_attentions)
         for feed_forward in self.ffn:
             hidden = feed_forward(hidden)
         hidden = self.output(self.intermediate(hidden), hidden)

@@ -190,7 +190,7 @@ class ForNextSentencePrediction(LabelledModel):
         """Score `[batch, hidden]` as `[batch, 2]`."""
         return self.cls.seq_relationship(encoded.pooler_output)
 
-    def call(
+    def call(  # type: ignore[override]
         self,
         input_ids: Any = None,
         attention_mask: Any = None,
@@ -251,7 +251,8 @@ class ForMultipleChoice(LabelledModel):
     """Scores `[batch, choices]` of each choice; labels `[batch]` number the right ones.
 
     Every input has one more axis than elsewhere, the choices, after the batch: `input_ids` is
-    `[batch, choices, length]`. `hidden_states` and `attentions` of the output have batch and choices in one axis, `[batch * choices, ...]`.
+    `[batch, choices, length]`. `hidden_states` and `attentions` of the output have batch and choices in one axis,
+    `[batch * choices, ...]`.
     """
 
     input_rank = 3

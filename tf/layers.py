@@ -381,8 +381,7 @@ class Encoder(Block):
             if self.gradient_checkpointing and training:
                 hidden, probabilities = _checkpoint(layer, hidden, attention_mask, output_attentions)
             else:
-                # By name: Keras looks for a layer's `mask` there, and adds one of its own if it finds None.
-                hidden, probabilities = layer(hidden, mask=mask, output_attentions=output_attentions)
+                hidden, probabilities = layer(hidden, attention_mask, output_attentions=output_attentions)
             hidden_states.append(hidden)
             attentions.append(probabilities)
         return EncoderOutput(
@@ -404,7 +403,7 @@ def _checkpoint(
         for generator, seed in zip(generators, seeds, strict=True):
             generator.state.assign(seed)
         # `training` explicitly: the second run has no outer call to take it from.
-        outputs = layer(hidden, mask=mask, output_attentions=output_attentions, training=True)
+        outputs = layer(hidden, attention_mask, output_attentions=output_attentions, training=True)
         return outputs if output_attentions else outputs[0]
 
     outputs = keras.remat(run)(hidden)

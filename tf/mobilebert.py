@@ -478,7 +478,7 @@ class TFMobileBertModel(MobileBertPreTrainedModel):
         )
         encoded = self.encoder(
             embedded,
-            mask=AttentionMask.of(attention_mask),
+            AttentionMask.of(attention_mask),
             output_attentions=config.output_attentions if output_attentions is None else output_attentions,
             output_hidden_states=config.output_hidden_states if output_hidden_states is None else output_hidden_states,
             training=training,

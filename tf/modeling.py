@@ -86,6 +86,10 @@ class TFPreTrainedModel(keras.Model):
             arguments["dtype"] = keras.dtype_policies.deserialize(arguments["dtype"])
         return cls(**arguments)
 
+    def __dir__(self) -> list[str]:
+        # Keras finds the parts to save by `dir`, and would follow a bare encoder's `base_model` to itself forever.
+        return [name for name in super().__dir__() if name != "base_model"]
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the model with arguments in order or by name, or with one mapping of them."""
         args, kwargs = self._by_name(args, kwargs)
@@ -180,12 +184,14 @@ class TFPreTrainedModel(keras.Model):
 
     def _scores(self, output: ModelOutput) -> Any:
         """Return what losses and metrics see of an output."""
-        wanted = self.targets.values() or [n for n in output if n not in ("loss", "hidden_states", "attentions")]
+        wanted = list(self.targets.values()) or [n for n in output if n not in ("hidden_states", "attentions")]
         return _only({name: output[name] for name in wanted})
 
     def _by_score(self, y: Any) -> Any:
         """Return `y` with its parts, if it has several, under the names of the scores that they are for."""
-        return _only({self.targets.get(name, name): y[name] for name in y}) if isinstance(y, Mapping) else y
+        if not isinstance(y, Mapping):
+            return y
+        return _only({self.targets.get(name) or name: values for name, values in y.items()})
 
     # The parts that a family supplies for the heads of `heads.py`.
 
@@ -202,7 +208,8 @@ class TFPreTrainedModel(keras.Model):
     @property
     def base_model(self) -> TFPreTrainedModel:
         """The encoder: of a model with a head the part below it, of a bare encoder itself."""
-        return getattr(self, self.base_model_prefix, self)
+        encoder: Any = getattr(self, self.base_model_prefix, self)
+        return encoder
 
     def num_parameters(self, trainable_only: bool = False) -> int:
         """Return the number of parameters; what is shared counts once."""
@@ -368,8 +375,9 @@ class TFPreTrainedModel(keras.Model):
         tensors = {name: ops.cast(t, self.dtype) if is_floating_point(t) else t for name, t in tensors.items()}
         trained = {name: held for name, held in self._hub_variables().items() if held[0].trainable}
         asked = {"output_hidden_states": True, "output_attentions": True, "training": False}
+        slopes: list[Any] = []
         if not gradients:
-            output, slopes = self(tensors, **asked), []
+            output = self(tensors, **asked)
         elif keras.backend.backend() != "tensorflow":
             raise NotImplementedError(
                 f"Keras runs on {keras.backend.backend()!r}; gradients are traced under KERAS_BACKEND=tensorflow "
@@ -382,8 +390,8 @@ class TFPreTrainedModel(keras.Model):
                 output = self(tensors, **asked)
             sources = [variable.value for variable, _ in trained.values()]
             zeros = tf.UnconnectedGradients.ZERO
-            loss = output.get("loss")
-            slopes = [] if loss is None else tape.gradient(loss, sources, unconnected_gradients=zeros)
+            if "loss" in output:
+                slopes = tape.gradient(output["loss"], sources, unconnected_gradients=zeros)
         found = {
             name: apply_layout(_to_numpy(ops.convert_to_tensor(slope)), layout)
             for (name, (_, layout)), slope in zip(trained.items(), slopes, strict=False)
