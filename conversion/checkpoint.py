@@ -248,7 +248,8 @@ def _publish_shards(target: Path, staging: Path, form: Form, shards: Mapping[str
     def write_index(prefix: str) -> None:
         sizes = [byte_size(tensor) for shard in shards.values() for tensor in shard.values()]
         where = {name: prefix + file for file, shard in shards.items() for name in shard}
-        write_json(target / form.index_name, {"metadata": {"total_size": sum(sizes)}, "weight_map": where})
+        write_json(staging / form.index_name, {"metadata": {"total_size": sum(sizes)}, "weight_map": where})
+        os.replace(staging / form.index_name, target / form.index_name)
 
     overwrites = any((target / name).exists() for name in shards)
     if overwrites:
