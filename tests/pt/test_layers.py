@@ -125,7 +125,8 @@ def test_the_fused_and_the_explicit_attention_are_equal_forward_and_backward(kin
     assert nothing is None
     torch.testing.assert_close(fused, explicit, rtol=0, atol=1e-13)
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(3, 2, 6, dtype=torch.float64))
-    for mine, other in zip(*(torch.autograd.grad((out * weights).sum(), inputs) for out in (fused, explicit))):
+    slopes = (torch.autograd.grad((out * weights).sum(), inputs) for out in (fused, explicit))
+    for mine, other in zip(*slopes, strict=True):
         assert mine.isfinite().all()
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-13)
 
