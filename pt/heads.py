@@ -45,13 +45,13 @@ class HeadModel(PreTrainedModel):
 
 
 class LabelledModel(HeadModel):
-    """A head with one kind of scores and one kind of labels: subclasses define `logits` and `loss`."""
+    """A head with one kind of scores and one kind of labels: subclasses define `logits` and may define `loss_of`."""
 
     def logits(self, encoded: ModelOutput) -> Tensor:
         """Return the head's scores for the encoder's output."""
         raise NotImplementedError
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the scalar loss; by default the cross entropy, with labels of -100 ignored."""
         return cross_entropy(logits, labels)
 
@@ -81,7 +81,7 @@ class LabelledModel(HeadModel):
             output_hidden_states,
         )
         logits = self.logits(encoded)
-        return self.respond(encoded, None if labels is None else self.loss(logits, labels), logits=logits)
+        return self.respond(encoded, None if labels is None else self.loss_of(logits, labels), logits=logits)
 
 
 class ForPreTraining(HeadModel):
@@ -218,7 +218,7 @@ class ForSequenceClassification(LabelledModel):
         """Score `[batch, hidden]` as `[batch, num_labels]`."""
         return self.classifier(self.dropout(encoded.pooler_output))
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def loss_of(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of `config.problem_type`."""
         return sequence_classification_loss(logits, labels, self.config)
 
@@ -260,7 +260,7 @@ class ForMultipleChoice(LabelledModel):
         flat = [None if values is None else values.flatten(0, 1) for values in inputs]
         encoded = self.base_model(*flat, output_attentions, output_hidden_states)
         logits = self.classifier(self.dropout(encoded.pooler_output)).unflatten(0, (-1, num_choices)).squeeze(-1)
-        return self.respond(encoded, None if labels is None else self.loss(logits, labels), logits=logits)
+        return self.respond(encoded, None if labels is None else self.loss_of(logits, labels), logits=logits)
 
 
 class ForTokenClassification(LabelledModel):

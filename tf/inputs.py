@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from ..errors import InputError
@@ -45,7 +44,7 @@ def check_inputs(
                 "(max_position_embeddings). Truncate it, or split it into overlapping windows."
             )
     else:
-        check_shape("position_ids", position_ids, (1 if position_ids.shape[0] == 1 else batch, length))
+        check_shape("position_ids", position_ids, (1 if tuple(position_ids.shape[:1]) == (1,) else batch, length))
         check_ids("position_ids", position_ids, max_position_embeddings, "max_position_embeddings")
     if token_type_ids is not None:
         check_shape("token_type_ids", token_type_ids, (batch, length))
@@ -84,9 +83,10 @@ def _check_mask(attention_mask: Any, batch: int | None, length: int | None) -> N
             f"attention_mask has the shape {_shape(attention_mask)}; it must be [{batch}, {length}] "
             f"or [{batch}, {length}, {length}]."
         )
-    values = visible_values(attention_mask)
-    if values is not None and not ((values == 0) | (values == 1)).all():
-        raise input_error("attention_mask has values other than 0 and 1; 1 keeps a position and 0 masks it.")
+    if values_are_cheap(attention_mask):
+        values = ops.convert_to_numpy(attention_mask)
+        if not ((values == 0) | (values == 1)).all():
+            raise input_error("attention_mask has values other than 0 and 1; 1 keeps a position and 0 masks it.")
 
 
 def check_choices(
@@ -126,20 +126,21 @@ def check_ids(name: str, ids: Any, limit: int, limit_name: str) -> None:
     """Raise `InputError` unless `ids` are integers from 0 up to `limit`, exclusive."""
     if _dtype(ids) not in INTEGER_DTYPES:
         raise input_error(f"{name} has dtype {_dtype(ids)}; give integers (int64 or int32).")
-    values = visible_values(ids)
-    if values is not None and (values.min() < 0 or values.max() >= limit):
-        raise input_error(
-            f"{name} goes from {values.min()} to {values.max()}; it must be within 0 to {limit - 1} "
-            f"({limit_name} is {limit})."
-        )
+    if values_are_cheap(ids):
+        values = ops.convert_to_numpy(ids)
+        lowest, highest = values.min(), values.max()
+        if lowest < 0 or highest >= limit:
+            raise input_error(
+                f"{name} goes from {lowest} to {highest}; it must be within 0 to {limit - 1} ({limit_name} is {limit})."
+            )
 
 
 def check_class_labels(name: str, labels: Any, num_classes: int) -> None:
     """Raise `InputError` unless `labels` are integers, each -100 or a class from 0 up to `num_classes`, exclusive."""
     if is_floating_point(labels) or _dtype(labels) == "bool":
         raise input_error(f"{name} has dtype {_dtype(labels)}; give integers that number the classes.")
-    values = visible_values(labels)
-    if values is not None:
+    if values_are_cheap(labels):
+        values = ops.convert_to_numpy(labels)
         wrong = values[((values < 0) | (values >= num_classes)) & (values != -100)]
         if wrong.size:
             raise input_error(
@@ -147,20 +148,19 @@ def check_class_labels(name: str, labels: Any, num_classes: int) -> None:
             )
 
 
-def visible_values(values: Any) -> np.ndarray | None:
-    """Return a tensor's values, or None where there are none yet or looking at them would wait for an accelerator."""
+def values_are_cheap(values: Any) -> bool:
+    """Whether a tensor's values can be looked at without breaking a graph or waiting for an accelerator."""
     if isinstance(values, keras.KerasTensor) or "cpu" not in str(getattr(values, "device", "")).lower():
-        return None
+        return False
     try:
-        array = ops.convert_to_numpy(values)
+        return bool(ops.convert_to_numpy(values).size > 0)
     except (TypeError, ValueError, NotImplementedError, AttributeError):  # a tensor of a graph that is being traced
-        return None
-    return array if array.size else None
+        return False
 
 
 def is_floating_point(values: Any) -> bool:
     """Whether a tensor holds floating-point numbers."""
-    return keras.backend.is_float_dtype(_dtype(values))
+    return bool(keras.backend.is_float_dtype(_dtype(values)))
 
 
 def input_error(message: str) -> InputError:

@@ -376,18 +376,20 @@ class Encoder(Block):
         training: bool | None = None,
     ) -> EncoderOutput:
         """Run `[batch, length, hidden]` through every layer in turn."""
-        hidden_states, attentions = [hidden], []
+        hidden_states: tuple[Any, ...] = (hidden,) if output_hidden_states else ()
+        attentions: tuple[Any, ...] = ()
         for layer in self.layer:
             if self.gradient_checkpointing and training:
                 hidden, probabilities = _checkpoint(layer, hidden, attention_mask, output_attentions)
             else:
                 hidden, probabilities = layer(hidden, attention_mask, output_attentions=output_attentions)
-            hidden_states.append(hidden)
-            attentions.append(probabilities)
+            # What is not asked for is not held on to: without a backward pass it is freed layer by layer.
+            if output_hidden_states:
+                hidden_states += (hidden,)
+            if output_attentions:
+                attentions += (probabilities,)
         return EncoderOutput(
-            hidden,
-            tuple(hidden_states) if output_hidden_states else None,
-            tuple(attentions) if output_attentions else None,
+            hidden, hidden_states if output_hidden_states else None, attentions if output_attentions else None
         )
 
 

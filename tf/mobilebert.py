@@ -409,8 +409,8 @@ class TFMobileBertModel(MobileBertPreTrainedModel):
         ... )
         >>> model = TFMobileBertModel(config)
         >>> out = model(np.array([[2, 7, 9, 3]]), output_attentions=True)
-        >>> tuple(out.last_hidden_state.shape), tuple(out.pooler_output.shape), len(out.attentions)
-        ((1, 4, 32), (1, 32), 2)
+        >>> out.last_hidden_state.shape, out.pooler_output.shape, len(out.attentions)
+        (TensorShape([1, 4, 32]), TensorShape([1, 32]), 2)
     """
 
     def __init__(
@@ -492,30 +492,99 @@ class TFMobileBertModel(MobileBertPreTrainedModel):
 
 
 class TFMobileBertForPreTraining(ForPreTraining, MobileBertPreTrainedModel):
-    """MobileBERT with both heads of its pretraining: masked words and next sentence (section 3.5)."""
+    """MobileBERT with both heads of its pretraining: masked words and next sentence (section 3.5).
+
+    Example:
+        >>> import numpy as np
+        >>> from isobert import MobileBertConfig, TFMobileBertForPreTraining
+        >>> config = MobileBertConfig.from_size("mobilebert-tiny", num_hidden_layers=2)
+        >>> model = TFMobileBertForPreTraining(config)
+        >>> out = model(np.array([[101, 7592, 103, 102]]))
+        >>> out.prediction_logits.shape, out.seq_relationship_logits.shape
+        (TensorShape([1, 4, 30522]), TensorShape([1, 2]))
+    """
 
     output_class = MobileBertForPreTrainingOutput
 
 
 class TFMobileBertForMaskedLM(ForMaskedLM, MobileBertPreTrainedModel):
-    """MobileBERT that scores the word at each position."""
+    """MobileBERT that scores the word at each position.
+
+    Example:
+        >>> import numpy as np
+        >>> from isobert import MobileBertConfig, TFMobileBertForMaskedLM
+        >>> config = MobileBertConfig.from_size("mobilebert-tiny", num_hidden_layers=2)
+        >>> model = TFMobileBertForMaskedLM(config)
+        >>> labels = np.array([[-100, -100, 2088, -100]])
+        >>> out = model(np.array([[101, 7592, 103, 102]]), labels=labels)
+        >>> out.logits.shape, out.loss.shape
+        (TensorShape([1, 4, 30522]), TensorShape([]))
+    """
 
 
 class TFMobileBertForNextSentencePrediction(ForNextSentencePrediction, MobileBertPreTrainedModel):
-    """MobileBERT that tells whether a second sentence follows the first."""
+    """MobileBERT that tells whether a second sentence follows the first.
+
+    Example:
+        >>> import numpy as np
+        >>> from isobert import MobileBertConfig, TFMobileBertForNextSentencePrediction
+        >>> config = MobileBertConfig.from_size("mobilebert-tiny", num_hidden_layers=2)
+        >>> model = TFMobileBertForNextSentencePrediction(config)
+        >>> model(np.array([[101, 7592, 102, 2088, 102]])).logits.shape
+        TensorShape([1, 2])
+    """
 
 
 class TFMobileBertForSequenceClassification(ForSequenceClassification, MobileBertPreTrainedModel):
-    """MobileBERT that classifies a sequence, or scores it (regression)."""
+    """MobileBERT that classifies a sequence, or scores it (regression).
+
+    Example:
+        >>> import numpy as np
+        >>> from isobert import MobileBertConfig, TFMobileBertForSequenceClassification
+        >>> config = MobileBertConfig.from_size("mobilebert-tiny", num_hidden_layers=2, num_labels=3)
+        >>> model = TFMobileBertForSequenceClassification(config)
+        >>> out = model(np.array([[101, 7592, 102]]), labels=np.array([2]))
+        >>> out.logits.shape, out.loss.shape
+        (TensorShape([1, 3]), TensorShape([]))
+    """
 
 
 class TFMobileBertForMultipleChoice(ForMultipleChoice, MobileBertPreTrainedModel):
-    """MobileBERT that chooses among several continuations of a text."""
+    """MobileBERT that chooses among several continuations of a text.
+
+    Example:
+        >>> import numpy as np
+        >>> from isobert import MobileBertConfig, TFMobileBertForMultipleChoice
+        >>> config = MobileBertConfig.from_size("mobilebert-tiny", num_hidden_layers=2)
+        >>> model = TFMobileBertForMultipleChoice(config)
+        >>> two_choices = np.array([[[101, 7592, 102], [101, 2088, 102]]])
+        >>> model(two_choices, labels=np.array([1])).logits.shape
+        TensorShape([1, 2])
+    """
 
 
 class TFMobileBertForTokenClassification(ForTokenClassification, MobileBertPreTrainedModel):
-    """MobileBERT that classifies each token."""
+    """MobileBERT that classifies each token.
+
+    Example:
+        >>> import numpy as np
+        >>> from isobert import MobileBertConfig, TFMobileBertForTokenClassification
+        >>> config = MobileBertConfig.from_size("mobilebert-tiny", num_hidden_layers=2, num_labels=5)
+        >>> model = TFMobileBertForTokenClassification(config)
+        >>> model(np.array([[101, 7592, 2088, 102]])).logits.shape
+        TensorShape([1, 4, 5])
+    """
 
 
 class TFMobileBertForQuestionAnswering(ForQuestionAnswering, MobileBertPreTrainedModel):
-    """MobileBERT that finds an answer's start and end in a text."""
+    """MobileBERT that finds an answer's start and end in a text.
+
+    Example:
+        >>> import numpy as np
+        >>> from isobert import MobileBertConfig, TFMobileBertForQuestionAnswering
+        >>> config = MobileBertConfig.from_size("mobilebert-tiny", num_hidden_layers=2)
+        >>> model = TFMobileBertForQuestionAnswering(config)
+        >>> out = model(np.array([[101, 7592, 102, 2088, 102]]))
+        >>> out.start_logits.shape, out.end_logits.shape
+        (TensorShape([1, 5]), TensorShape([1, 5]))
+    """

@@ -19,7 +19,7 @@ from ..conversion.names import Layout, apply_layout, family_names, keras_to_hub,
 from ..core.config import PretrainedConfig
 from ..core.outputs import OUTPUT_CLASSES, ModelOutput, Trace
 from ..errors import ConfigError, InputError
-from .inputs import input_error, is_floating_point
+from .inputs import check_shape, input_error, is_floating_point
 from .layers import Block, Embedding, Encoder, replace_weight, resized
 from .losses import IGNORED_LABEL
 
@@ -220,9 +220,14 @@ class TFPreTrainedModel(keras.Model):
         return self.base_model.embeddings.word_embeddings
 
     def set_input_embeddings(self, embeddings: Embedding) -> None:
-        """Take over the vectors of another table, and its number of words; a head that shares them follows."""
-        self.resize_token_embeddings(embeddings.input_dim)
-        self.get_input_embeddings().embeddings.assign(embeddings.embeddings)
+        """Take over the vectors of another table; a head that shares them follows.
+
+        Raises:
+            InputError: it is not `[vocab_size, embedding_size]`; `resize_token_embeddings` changes the number of words.
+        """
+        own = self.get_input_embeddings().embeddings
+        check_shape("The new table of word embeddings", embeddings.embeddings, tuple(own.shape))
+        own.assign(embeddings.embeddings)
 
     def get_lm_head(self) -> Any:
         """Return the part that scores words, which has `tie_weights` and `resize`; None where there is none."""
