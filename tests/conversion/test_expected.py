@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from support.configs import CONFIG_SEEDS, random_config
 
 from isobert.conversion.expected import expected_tensors
 from isobert.core.registry import FAMILIES, model_class
 from isobert.errors import ConfigError, UnknownNameError
+from support.configs import CONFIG_SEEDS, random_config
 
 CASES = [(name, head) for name, family in FAMILIES.items() for head in family.heads]
 
