@@ -150,7 +150,9 @@ def test_what_cannot_be_compared_is_never_equal(change: Change, said: str, in_a:
 
 
 def test_a_nan_in_both_models_is_not_equality() -> None:
-    assert failed(verify(MobileBertForMaskedLM(0, nan), MobileBertForMaskedLM(0, nan))) == {"logits"}
+    found = verify(MobileBertForMaskedLM(0, nan), MobileBertForMaskedLM(0, nan))
+    assert failed(found) == {"logits"}
+    assert "not finite" in text_of(found.worst_table())
 
 
 def test_a_gradient_that_only_one_model_has_is_caught() -> None:
