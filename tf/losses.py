@@ -98,7 +98,7 @@ def _position_loss(logits: Any, positions: Any, name: str) -> Any:
     positions = ops.squeeze(positions, axis=-1) if len(positions.shape) == 2 else positions
     check_shape(name, positions, logits.shape[:-1])
     if is_floating_point(positions):
-        raise input_error(f"{name} has dtype {positions.dtype}; give integers.")
+        raise input_error(f"{name} has dtype {keras.backend.standardize_dtype(positions.dtype)}; give integers.")
     length = ops.cast(ops.shape(logits)[-1], positions.dtype)
     inside = ops.logical_and(positions >= 0, positions < length)
     return cross_entropy(logits, ops.where(inside, positions, IGNORED_LABEL))
