@@ -329,19 +329,11 @@ def _register(output_class: type[ModelOutput]) -> None:
     def flatten(output: ModelOutput) -> tuple[list[Any], list[str]]:
         return list(output.values()), list(output)
 
-    def flatten_with_keys(output: ModelOutput) -> tuple[list[tuple[pytree.KeyEntry, Any]], list[str]]:
-        return [(pytree.MappingKey(name), value) for name, value in output.items()], list(output)
-
     def unflatten(values: Iterable[Any], names: Any) -> ModelOutput:
         return output_class(zip(names, values, strict=True))
 
-    pytree.register_pytree_node(
-        output_class,
-        flatten,
-        unflatten,
-        serialized_type_name=f"isobert.{output_class.__name__}",
-        flatten_with_keys_fn=flatten_with_keys,
-    )
+    name = f"isobert.{output_class.__name__}"
+    pytree.register_pytree_node(output_class, flatten, unflatten, serialized_type_name=name)
 
 
 for _output_class in OUTPUT_CLASSES:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from isobert import MobileBertForPreTraining, MobileBertModel
 from isobert.errors import ConfigError
+from isobert.pt.layers import SelfAttention
 from isobert.pt.losses import cross_entropy
 from isobert.pt.mobilebert import MobileBertEmbeddings
 from support.configs import CONFIG_SEEDS, random_config
@@ -210,12 +212,34 @@ def test_every_dropout_is_felt_in_training_and_none_in_evaluation(
     family: str, head: str, make_model: Make, make_inputs: Make
 ) -> None:
     model = make_model(family, head, 2)
+    inputs = make_inputs(model, labels=False)
+
+    def is_random() -> bool:
+        first, second = (model(**inputs)[0] for _ in range(2))
+        return not first.equal(second)
+
+    assert not is_random()
+    dropping = [m for m in model.modules() if isinstance(m, SelfAttention) or (isinstance(m, nn.Dropout) and m.p > 0)]
+    # Of the embeddings, of each layer's attention and way out, and before a classifier.
+    assert len(dropping) >= 1 + 2 * model.config.num_hidden_layers
+    for module in dropping:
+        module.train()
+        assert is_random()
+        module.eval()
+
+
+@pytest.mark.parametrize("head", ["ForSequenceClassification", "ForMultipleChoice", "ForTokenClassification"])
+def test_a_classifier_has_the_dropout_of_the_config(head: str, make_model: Make) -> None:
+    assert make_model("mobilebert", head, classifier_dropout=0.45).dropout.p == 0.45
+    assert make_model("mobilebert", head, classifier_dropout=None, hidden_dropout_prob=0.15).dropout.p == 0.15
+
+
+@pytest.mark.parametrize("head", ["ForSequenceClassification", "ForMultipleChoice", "ForTokenClassification"])
+def test_a_classifier_drops_out_in_training(head: str, make_model: Make, make_inputs: Make) -> None:
+    model = make_model("mobilebert", head, classifier_dropout=0.45)
     inputs = make_inputs(model)
-    first, second = (next(iter(model(**inputs).values())) for _ in range(2))
-    assert first.equal(second)
-    model.train()
-    first, second = (next(iter(model(**inputs).values())) for _ in range(2))
-    assert not first.equal(second)
+    model.dropout.train()
+    assert not model(**inputs).logits.equal(model(**inputs).logits)
 
 
 @pytest.mark.parametrize("seed", CONFIG_SEEDS)
