@@ -28,7 +28,7 @@ class MobileBertTokenizer(WordPieceTokenizer):
         [0, 0, 0, 0, 0, 1, 1, 1, 1]
         >>> batch["offset_mapping"]
         [(0, 0), (0, 2), (3, 6), (6, 7), (0, 0), (0, 2), (2, 5), (5, 9), (0, 0)]
-        >>> tokenizer.decode(batch["input_ids"], skip_special_tokens=True, clean_up_tokenization_spaces=True)
+        >>> tokenizer.decode(batch["input_ids"], skip_special_tokens=True)
         'is she? unaffable'
     """
 

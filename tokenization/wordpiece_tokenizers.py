@@ -79,6 +79,7 @@ class _WordPieceBase(PreTrainedTokenizerBase):
         clean_text: bool | None = None,
         wordpieces_prefix: str | None = None,
         max_input_chars_per_word: int | None = None,
+        clean_up_tokenization_spaces: bool | None = True,
         **kwargs: Any,
     ) -> None:
         if never_split:
@@ -141,7 +142,7 @@ class _WordPieceBase(PreTrainedTokenizerBase):
                     if name in ("clean_text", "wordpieces_prefix", "max_input_chars_per_word") and value is not None
                 },
             },
-            rest=kwargs,
+            rest={**kwargs, "clean_up_tokenization_spaces": clean_up_tokenization_spaces is not False},
         )
         self._joints()
         self._finish()
@@ -209,8 +210,9 @@ class WordPieceTokenizer(_WordPieceBase, PreTrainedTokenizer):
         clean_text: remove control characters, and make blanks of all white space (True).
         wordpieces_prefix: what a piece inside a word begins with ("##").
         max_input_chars_per_word: a longer word becomes one unknown token (100).
-        kwargs: `model_max_length`, `padding_side`, `truncation_side`, `clean_up_tokenization_spaces` (False),
-            `model_input_names`, `additional_special_tokens`, `added_tokens_decoder`; any other is kept and saved.
+        clean_up_tokenization_spaces: whether `decode` removes spaces before English punctuation (True).
+        kwargs: `model_max_length`, `padding_side`, `truncation_side`, `model_input_names`, `additional_special_tokens`,
+            `added_tokens_decoder`; any other is kept and saved.
 
     Raises:
         TokenizerError: the vocabulary is missing, lacks the unknown token, or holds a token twice.
