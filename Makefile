@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PACKAGE := __init__.py errors.py core tokenization conversion pt tf cli
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help install demo test test-full lint format oracle clean
@@ -37,11 +38,11 @@ test: $(INSTALLED)
 test-full: $(INSTALLED)
 	$(PYTEST) -n 2
 
-# mypy names modules by folder, and a clone's folder may be called anything: a link gives it the package's name.
+# mypy names modules by folder, and a clone's folder may be called anything: links give it the package's name.
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@mkdir -p build/types && ln -sfn ../.. build/types/isobert
+	@mkdir -p build/types/isobert && ln -sfn $(addprefix ../../../,$(PACKAGE)) build/types/isobert
 	cd build/types && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p isobert
 	$(BIN)/lint-imports
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import InputError
 
-WORDS_PER_PASSAGE = 40
+WORDS_PER_PASSAGE = 32
 FEWEST_PASSAGES = 10  # of a topic: fewer could not be split into a training and a held-out part that mean something
 
 
@@ -65,7 +65,7 @@ def read_text_files(paths: Sequence[Path]) -> dict[str, str]:
 
 
 def split_into_passages(texts: Mapping[str, str], *, most_topics: int, seed: int) -> Passages:
-    """Cut texts into passages of about 40 words, hold out every fifth stretch of each topic, and shuffle.
+    """Cut texts into passages of 32 words, hold out every fifth stretch of each topic, and shuffle.
 
     A paragraph that several topics share is given to the longest of them alone, so that no held-out passage was seen
     in training. The `most_topics` longest topics are kept.

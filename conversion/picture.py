@@ -50,7 +50,7 @@ def draw(verification: Verification, path: Path) -> Path:
     if len(places) <= 8:
         axes[-1].set_xticks(range(len(places)), places, ha="center")
     verdict = "equal within the tolerance" if verification.passed else "NOT equal"
-    figure.suptitle(f"{verification.a} against {verification.b} ({verification.dtype}): {verdict}")
+    figure.suptitle(f"{verification.a} against {verification.b}\n{verification.dtype}: {verdict}", fontsize="medium")
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=150)
     return path
