@@ -86,7 +86,7 @@ def _mobilebert_layer(config: MobileBertConfig) -> Shapes:
     shapes: Shapes = {}
     if config.use_bottleneck:
         shapes |= _dense_norm("bottleneck.input", hidden, inner)
-        if config.key_query_shared_bottleneck and not config.use_bottleneck_attention:
+        if config.key_query_shared_bottleneck:
             shapes |= _dense_norm("bottleneck.attention", hidden, inner)
     is_narrow = config.use_bottleneck_attention
     query_width = inner if is_narrow or config.key_query_shared_bottleneck else hidden

@@ -126,8 +126,11 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.use_bottleneck_attention = config.use_bottleneck_attention
         self.input = BottleneckLayer(config)
-        shares_key_query = config.key_query_shared_bottleneck and not config.use_bottleneck_attention
-        self.attention = BottleneckLayer(config) if shares_key_query else None
+        self.attention = None
+        if config.key_query_shared_bottleneck:
+            self.attention = BottleneckLayer(config)
+            # Checkpoints hold it even where it has nothing to do; unused, it is not trained.
+            self.attention.requires_grad_(not config.use_bottleneck_attention)
 
     def forward(self, stream: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the layer's input `[batch, length, B]`, what queries and keys come from, and what values come from."""

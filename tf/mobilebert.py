@@ -145,8 +145,11 @@ class Bottleneck(Block):
         dtype = self.dtype_policy
         self.use_bottleneck_attention = config.use_bottleneck_attention
         self.input_ = BottleneckLayer(config, dtype=dtype, name="input")
-        shares_key_query = config.key_query_shared_bottleneck and not config.use_bottleneck_attention
-        self.attention = BottleneckLayer(config, dtype=dtype, name="attention") if shares_key_query else None
+        self.attention = None
+        if config.key_query_shared_bottleneck:
+            self.attention = BottleneckLayer(config, dtype=dtype, name="attention")
+            # Checkpoints hold it even where it has nothing to do; unused, it is not trained.
+            self.attention.trainable = not config.use_bottleneck_attention
 
     def call(self, stream: Any) -> tuple[Any, Any, Any]:
         """Return the layer's input `[batch, length, B]`, what queries and keys come from, and what values come from."""
