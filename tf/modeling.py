@@ -267,7 +267,16 @@ class TFPreTrainedModel(keras.Model):
         return embeddings
 
     def gradient_checkpointing_enable(self) -> None:
-        """Trade time for memory in training: keep each layer's input alone, and compute the rest of it again."""
+        """Trade time for memory in training: keep each layer's input alone, and compute the rest of it again.
+
+        Raises:
+            NotImplementedError: Keras runs on another backend than TensorFlow.
+        """
+        if keras.backend.backend() != "tensorflow":
+            raise NotImplementedError(
+                f"Keras runs on {keras.backend.backend()!r}, where a layer's dropout cannot be computed a second time; "
+                "gradient checkpointing needs KERAS_BACKEND=tensorflow."
+            )
         self._set_gradient_checkpointing(True)
 
     def gradient_checkpointing_disable(self) -> None:

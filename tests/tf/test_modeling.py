@@ -164,6 +164,7 @@ def test_a_resized_model_learns_the_new_words(make_model: Make) -> None:
     model.fit({"input_ids": ids, "labels": ids}, verbose=0)
     after = values(model)
     for name in ("mobilebert.embeddings.word_embeddings.weight", "cls.predictions.bias"):
+        assert after[name].shape[0] == 40
         assert (after[name][38:] != before[name][38:]).all()
 
 
