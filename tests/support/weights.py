@@ -26,7 +26,7 @@ def random_value(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
         return random.normal(0.0, 0.2, shape)
     if len(shape) == 1:
         return random.uniform(0.7, 1.2, shape)
-    if "embeddings" in name:
+    if name.endswith("_embeddings.weight"):
         return random.normal(0.0, 0.7, shape)
     fan_in = int(np.prod(shape[1:]))
     return random.normal(0.0, 0.7 / np.sqrt(max(fan_in, 1)), shape)
