@@ -121,8 +121,7 @@ class PreTrainedTokenizer(PreTrainedTokenizerBase):
         """Return what finds added tokens in the text as written, and in the normalised text."""
         if split_special_tokens not in self._matchers:
             special = set(self.all_special_tokens)
-            # Special tokens come first where two look the same.
-            added = sorted(self._added.items(), key=lambda item: not item[1].special)
+            added = list(self._added.items())
             if split_special_tokens:
                 added = [(i, token) for i, token in added if not (token.special or token.content in special)]
             written = [(token.content, i, token) for i, token in added if not token.normalized]

@@ -130,8 +130,8 @@ class SpecialTokens:
         """Take note of tokens just added; `rebuild` says that tokens already there changed their flags."""
         raise NotImplementedError
 
-    def _check_token(self, token: AddedToken) -> None:
-        """Raise a TokenizerError if this tokenizer could never find the token in a text."""
+    def _check_tokens(self, tokens: Sequence[AddedToken]) -> None:
+        """Raise a TokenizerError if a token could not be found in a text, or not be told from another."""
 
     def _all_special(self) -> list[AddedToken]:
         tokens = [token for token in self._special.values() if token is not None] + self._additional
@@ -246,8 +246,7 @@ class SpecialTokens:
         if isinstance(new_tokens, str | AddedToken | Mapping):
             new_tokens = [new_tokens]
         tokens = [as_token(value, special=special_tokens) for value in new_tokens]
-        for token in tokens:
-            self._check_token(token)
+        self._check_tokens(tokens)
         before, size = dict(self._added), len(self._id_to_token)
         for token in tokens:
             self._add(token, mark=token.special)
@@ -280,7 +279,7 @@ class SpecialTokens:
                 tokens += given
             elif name in NAMES:
                 token = as_token(value, special=True)
-                self._check_token(token)
+                self._check_tokens([token])
                 self._special[name] = token
                 tokens.append(token)
             else:

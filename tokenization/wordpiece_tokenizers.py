@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from ..core.hub import write_text
 from ..errors import TokenizerError
-from .base import PreTrainedTokenizerBase
+from .base import PreTrainedTokenizerBase, logger
 from .fast import PreTrainedTokenizerFast
 from .files import read_object, read_vocab, vocab_of
 from .rows import Span
@@ -145,6 +145,7 @@ class _WordPieceBase(PreTrainedTokenizerBase):
             rest={**kwargs, "clean_up_tokenization_spaces": clean_up_tokenization_spaces is not False},
         )
         self._joints()
+        self._warn_about_likes()
         self._finish()
 
     def _start(self, vocab: dict[str, int], state: dict[str, Any] | None) -> None:
@@ -158,12 +159,38 @@ class _WordPieceBase(PreTrainedTokenizerBase):
         """Whether capitals are lowered."""
         return self._settings.do_lower_case
 
-    def _check_token(self, token: AddedToken) -> None:
-        if token.normalized and not normalize(token.content, self._settings.rules).text:
-            raise TokenizerError(
-                f"The token {token.content!r} is nothing once text is normalised, so it could never be found: add it "
-                "as AddedToken(..., normalized=False)."
-            )
+    def _check_tokens(self, tokens: Sequence[AddedToken]) -> None:
+        looks = {self._look(token): token.content for token in self._added.values() if token.normalized}
+        for token in tokens:
+            if not token.normalized:
+                continue
+            look = self._look(token)
+            if not look:
+                raise TokenizerError(
+                    f"The token {token.content!r} is nothing once text is normalised, so it could never be found: add "
+                    "it as AddedToken(..., normalized=False)."
+                )
+            if looks.setdefault(look, token.content) != token.content:
+                raise TokenizerError(
+                    f"The tokens {looks[look]!r} and {token.content!r} are the same once text is normalised, so they "
+                    "could not be told apart: leave one out, or add it as AddedToken(..., normalized=False)."
+                )
+
+    def _look(self, token: AddedToken) -> str:
+        return normalize(token.content, self._settings.rules).text
+
+    def _warn_about_likes(self) -> None:
+        """Warn of a file's added tokens that cannot be told apart; to refuse them would be to refuse the file."""
+        looks: dict[str, str] = {}
+        for token in self._added.values():
+            other = looks.setdefault(self._look(token), token.content) if token.normalized else token.content
+            if other != token.content:
+                logger.warning(
+                    "The added tokens %r and %r are the same once text is normalised: which one is found in a text is "
+                    "left to chance. Give one of them normalized=False in added_tokens_decoder.",
+                    other,
+                    token.content,
+                )
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         """Join tokens into a text: pieces to the word before them, words with blanks.

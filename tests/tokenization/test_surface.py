@@ -258,11 +258,23 @@ def test_tokens_that_could_never_be_found_are_refused(tokenizer: Any) -> None:
         tokenizer.add_tokens(["\u0301"])
     with pytest.raises(TokenizerError, match="empty"):
         tokenizer.add_tokens([""])
+    with pytest.raises(TokenizerError, match="'Zebra' and 'zebra' are the same"):
+        tokenizer.add_tokens(["Zebra", "zebra"])
+    assert tokenizer.add_tokens(["Zebra", AddedToken("ZEBRA", normalized=False)]) == 2
+    assert tokenizer.tokenize("zebra ZEBRA") == ["Zebra", "ZEBRA"]
     with pytest.raises(TokenizerError, match="no special token called"):
         tokenizer.add_special_tokens({"end_token": "x"})
     with pytest.raises(TokenizerError, match="never_split"):
         type(tokenizer)(vocab=VOCAB, never_split=["a"])
     assert tokenizer("she")["input_ids"] == [2, 9, 3]
+
+
+def test_files_whose_added_tokens_look_alike_open_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    added = {15: {"content": "Zebra"}, 16: {"content": "zebra"}}
+    for cls in (MobileBertTokenizer, MobileBertTokenizerFast):
+        caplog.clear()
+        assert len(cls(vocab=VOCAB, added_tokens_decoder=added)) == 17
+        assert "'Zebra' and 'zebra'" in caplog.text
 
 
 def test_special_tokens_missing_from_the_vocabulary_are_added() -> None:
