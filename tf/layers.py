@@ -61,7 +61,7 @@ class Block(keras.layers.Layer):
         """Build the parts, and with them all variables, each under the path of its owners' names."""
         for part in self._flatten_layers(include_self=False, recursive=False):
             if not part.built:
-                part.build(None)
+                part.build()
 
 
 class Dense(keras.layers.Dense):

@@ -70,7 +70,7 @@ class TFPreTrainedModel(keras.Model):
 
     def build(self, input_shape: Any = None) -> None:
         """Build the parts. Constructors do so: a model has all its variables once it is made."""
-        Block.build(self, input_shape)
+        Block.build(self)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments, ready for JSON."""

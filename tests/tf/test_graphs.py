@@ -65,6 +65,28 @@ def test_a_keras_file_loads_again_as_the_same_model(
     )
 
 
+def test_training_goes_on_from_a_keras_file(make_model: Make, make_inputs: Make, tmp_path: Path) -> None:
+    fields = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.0}
+    model = make_model("mobilebert", "ForTokenClassification", dtype="float32", **fields)
+    inputs = make_inputs(model)
+    model.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
+    model.fit(inputs, epochs=2, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert int(loaded.optimizer.iterations) == 2
+    for one in (model, loaded):
+        one.fit(inputs, verbose=0)
+    for mine, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-6)
+
+
+def test_a_summary_counts_the_parameters(family: str, head: str, make_model: Make) -> None:
+    model = make_model(family, head)
+    lines: list[str] = []
+    model.summary(print_fn=lines.append)
+    assert f"Total params: {model.num_parameters():,} " in "\n".join(lines)
+
+
 def test_a_bare_encoder_keeps_its_pooler_or_the_lack_of_one_in_a_keras_file(make_model: Make, tmp_path: Path) -> None:
     from isobert import TFMobileBertModel
 
