@@ -61,6 +61,9 @@ def parameters(model: Any) -> dict[str, np.ndarray]:
     """Return every parameter of a PyTorch or Keras model under its Hub name, in the Hub's layout."""
     if hasattr(model, "named_parameters"):
         return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+    import keras
+
     from isobert.conversion.names import apply_layout
 
-    return {name: apply_layout(np.array(variable), layout) for variable, name, layout in hub_variables(model)}
+    arrays = [(name, keras.ops.convert_to_numpy(variable), layout) for variable, name, layout in hub_variables(model)]
+    return {name: apply_layout(array, layout) for name, array, layout in arrays}
