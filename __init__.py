@@ -18,35 +18,18 @@ def _modules_by_name() -> dict[str, str]:
 
 
 def __getattr__(name: str) -> Any:
-    from importlib import import_module
+    from .core.registry import import_part
 
     if name.startswith("_"):
         raise AttributeError(name)
     if name in ("errors", "core", "tokenization", "conversion", "pt", "tf", "cli"):
-        return import_module(f".{name}", __name__)
+        return import_part(f".{name}")
     module_name = _modules_by_name().get(name)
     if module_name is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(_import_public(module_name, name), name)
+    value = getattr(import_part(module_name, needed_by=name), name)
     globals()[name] = value
     return value
-
-
-def _import_public(module_name: str, name: str) -> Any:
-    """Import a module of the package, turning a missing framework into an error that names the extra to install."""
-    from importlib import import_module
-
-    try:
-        return import_module(module_name, __name__)
-    except ModuleNotFoundError as error:
-        extra = {"torch": "pt", "tensorflow": "tf", "keras": "tf"}.get((error.name or "").partition(".")[0])
-        if extra is None:
-            raise
-        from .errors import MissingDependencyError
-
-        raise MissingDependencyError(
-            f"{name} needs {error.name}, which is not installed: pip install 'isobert[{extra}]'."
-        ) from error
 
 
 def __dir__() -> list[str]:

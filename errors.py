@@ -3,9 +3,15 @@
 Every message says what was wrong, where, and what to do about it.
 """
 
+from typing import TYPE_CHECKING
+
 
 class IsobertError(Exception):
     """Base of every exception that `isobert` raises on purpose."""
+
+    if not TYPE_CHECKING:
+        # TensorFlow's AutoGraph raises an exception again with its class kept only if it has this very constructor.
+        __init__ = Exception.__init__
 
 
 class ConfigError(IsobertError, ValueError):

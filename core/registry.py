@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
-from ..errors import UnknownNameError
+from ..errors import MissingDependencyError, UnknownNameError
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,9 @@ FAMILIES: dict[str, Family] = {
 
 FRAMEWORKS = ("pt", "tf")
 
+# The extra that installs an optional dependency.
+EXTRAS = {"torch": "pt", "tensorflow": "tf", "keras": "tf"}
+
 
 def all_heads() -> tuple[str, ...]:
     """Return every head that some family has, in the order of their first mention."""
@@ -79,6 +83,25 @@ def family_of(model_type: Any, where: str = "config.json") -> Family:
         ) from None
 
 
+def import_part(module: str, *, needed_by: str = "") -> ModuleType:
+    """Import a module of this package, named from its root: `.pt.mobilebert`.
+
+    Raises:
+        MissingDependencyError: it needs a framework that is not installed; the message names the extra to install, and
+            what it is needed by.
+    """
+    root = __name__.removesuffix(".core.registry")
+    try:
+        return import_module(module, root)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        raise MissingDependencyError(
+            f"{needed_by or root + module} needs {error.name}, which is not installed: pip install 'isobert[{extra}]'."
+        ) from error
+
+
 def model_class(model_type: str, head: str, framework: str) -> type[Any]:
     """Return the model class of a family, a head and a framework, importing the framework's module.
 
@@ -90,8 +113,8 @@ def model_class(model_type: str, head: str, framework: str) -> type[Any]:
         raise UnknownNameError(
             f"{family.prefix} has no model {head!r}; it has {', '.join(family.heads) or 'tokenizers only'}."
         )
-    module = import_module(f"..{framework}.{model_type}", __package__)
-    found: type[Any] = getattr(module, family.model_name(head, framework))
+    name = family.model_name(head, framework)
+    found: type[Any] = getattr(import_part(f".{framework}.{model_type}", needed_by=name), name)
     return found
 
 
@@ -102,7 +125,7 @@ def tokenizer_class(model_type: str, *, fast: bool) -> type[Any]:
         UnknownNameError: no such family.
     """
     family = family_of(model_type)
-    module = import_module(f"..tokenization.{model_type}", __package__)
+    module = import_part(f".tokenization.{model_type}")
     found: type[Any] = getattr(module, f"{family.prefix}Tokenizer{'Fast' if fast else ''}")
     return found
 
