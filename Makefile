@@ -50,6 +50,17 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The peer has an environment of its own; the tests read what it computed and never need it.
+oracle: .peers/.installed
+	TF_USE_LEGACY_KERAS=1 PYTHONPATH=tests .peers/bin/python tests/oracle/make_fixtures.py
+	.peers/bin/python tests/tokenization/make_oracle.py
+
+.peers/.installed:
+	$(PYTHON) -m venv .peers
+	.peers/bin/python -m pip install --quiet --disable-pip-version-check \
+	  torch==2.13.0 transformers==4.57.6 tensorflow-cpu==2.21.0 tf-keras==2.21.0 sentencepiece protobuf
+	@touch $@
+
 clean:
 	rm -rf $(VENV) .peers build dist isobert-demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	  .import_linter_cache
