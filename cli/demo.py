@@ -21,6 +21,7 @@ from ..core.registry import family_of, model_class, tokenizer_class
 from ..errors import InputError, MissingDependencyError
 from ..tokenization.train import train_wordpiece
 from .passages import Passages, read_language_reference, read_text_files, split_into_passages
+from .quiet import start_keras
 from .training import Arrays, History, KerasTrainer, PyTorchTrainer
 
 HEAD = "ForSequenceClassification"
@@ -109,7 +110,7 @@ def run_demo(options: DemoOptions, console: Console | None = None) -> DemoReport
     _save(pytorch.model, tokenizer, folders["pytorch"], console)
 
     console.rule("Keras: open the same checkpoint")
-    keras = KerasTrainer(_open(options, "tf", folders["pytorch"]), seed=options.seed)
+    keras = KerasTrainer(_open(options, "tf", folders["pytorch"]))
     keras_accuracy = keras.accuracy(held_out)
     console.print(f"held-out accuracy: {pytorch_accuracy:.4f} in PyTorch, {keras_accuracy:.4f} in Keras")
     verifications = {
@@ -231,6 +232,12 @@ def _new_model(options: DemoOptions, tokenizer: Any, passages: Passages) -> Any:
 
 
 def _open(options: DemoOptions, framework: str, folder: Path, dtype: str = "float32") -> Any:
+    if framework == "tf":
+        start_keras()
+        import keras
+
+        # Before the model is made, since its dropout draws its seeds then.
+        keras.utils.set_random_seed(options.seed)
     return model_class(options.family, HEAD, framework).from_pretrained(folder, dtype=dtype)
 
 

@@ -112,10 +112,7 @@ class KerasTrainer:
 
     name = "Keras"
 
-    def __init__(self, model: Any, *, seed: int) -> None:
-        import keras
-
-        keras.utils.set_random_seed(seed)
+    def __init__(self, model: Any) -> None:
         self.model = model
 
     def train(

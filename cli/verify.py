@@ -17,6 +17,7 @@ from ..conversion.verify import verify
 from ..core.hub import write_text
 from ..core.registry import Family
 from ..errors import CheckpointError, InputError
+from .quiet import start_keras
 
 _MOST_LINES, _MOST_TOKENS = 8, 128
 _FRAMEWORK_NAMES = {"pt": "PyTorch", "tf": "Keras"}
@@ -102,6 +103,8 @@ def _open(path: str, family: Family, head: str, framework: str, dtype: str) -> A
             f"{path} lacks {len(missing.missing)} tensors of {family.prefix}{head} ({missing.missing[0]}, ...): "
             "each model would make up its own. Choose a head that the checkpoint has; see isobert info."
         )
+    if framework == "tf":
+        start_keras()
     return getattr(root, family.model_name(head, framework)).from_pretrained(path, dtype=dtype)
 
 
