@@ -69,10 +69,10 @@ class DemoOptions:
     vocab_size: int = 2000
     layers: int | None = None
     hidden_size: int | None = None
-    epochs: int = 10
+    epochs: int = 12
     keras_epochs: int = 4
-    batch_size: int = 32
-    learning_rate: float = 1.5e-3
+    batch_size: int = 16
+    learning_rate: float = 1e-3
     max_length: int = 64
     seed: int = 0
 
