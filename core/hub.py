@@ -40,7 +40,7 @@ def resolve_file(name_or_path: str | os.PathLike[str], filename: str, *, require
 
 def _download(repository: str, filename: str, *, required: bool) -> Path | None:
     """Fetch one file of a Hub repository into its cache and return the cached path."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError
 
     try:
@@ -50,8 +50,10 @@ def _download(repository: str, filename: str, *, required: bool) -> Path | None:
             f"There is no folder {repository!r} here, and it cannot be a Hub name ('owner/name') either."
         ) from error
     except EntryNotFoundError as error:
-        # An offline cache miss is of this class too, and says nothing about what the repository holds.
-        if type(error).__name__ == "LocalEntryNotFoundError":
+        # An offline cache miss is of this class too, and by itself says nothing about what the repository holds; but
+        # the cache notes the files that it once asked for and that were not there.
+        known_absent = try_to_load_from_cache(repository, filename) is _CACHED_NO_EXIST
+        if type(error).__name__ == "LocalEntryNotFoundError" and not known_absent:
             raise _unreachable(repository, filename, error) from error
         if required:
             raise CheckpointNotFoundError(f"The Hub repository {repository!r} has no {filename}.") from error

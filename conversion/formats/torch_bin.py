@@ -40,7 +40,7 @@ class TorchBinFile:
         return str(self._tensors[name].dtype).removeprefix("torch.")
 
     def read(self, name: str) -> np.ndarray:
-        """Read one tensor.
+        """Read one tensor, as an array of its own: the file's tensors may share memory with each other.
 
         Raises:
             CheckpointError: the tensor is sparse, quantised or of a dtype that NumPy lacks.
@@ -51,8 +51,8 @@ class TorchBinFile:
             if tensor.dtype == torch.bfloat16:
                 # NumPy itself has no bfloat16: the bits pass through an integer of the same width.
                 bits: np.ndarray = tensor.contiguous().view(torch.int16).numpy()
-                return bits.view(ml_dtypes.bfloat16)
-            array: np.ndarray = tensor.contiguous().numpy()
+                return bits.copy().view(ml_dtypes.bfloat16)
+            array: np.ndarray = tensor.contiguous().numpy().copy()
         except (TypeError, RuntimeError) as error:
             raise CheckpointError(
                 f"{self.path}: tensor {name} ({tensor.dtype}, {tensor.layout}) has no NumPy form: {error}"

@@ -385,3 +385,13 @@ def test_safetensors_are_preferred_to_a_torch_file_beside_them(tmp_path: Path) -
     torch.save({"a": torch.zeros(7)}, tmp_path / "pytorch_model.bin")
     write_checkpoint(tmp_path, numbered(1))
     assert_same(read_all(tmp_path), numbered(1))
+
+
+def test_two_tensors_that_share_memory_in_a_torch_file_are_read_apart(tmp_path):
+    torch = pytest.importorskip("torch")
+    shared = torch.zeros(3)
+    torch.save({"a": shared, "b": shared}, tmp_path / "pytorch_model.bin")
+    with open_checkpoint(tmp_path) as checkpoint:
+        checkpoint.read("a")[:] = 1
+        assert not checkpoint.read("a").any()
+        assert not checkpoint.read("b").any()
