@@ -15,6 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from ..core.config import DTYPE_KEYS
 from ..core.hub import read_json, resolve_file, write_json
 from ..errors import CheckpointError, InputError
 from .checkpoint import Checkpoint, open_checkpoint, write_checkpoint
@@ -195,7 +196,7 @@ def _copy_companions(src: str | os.PathLike[str], staging: Path, dtype: str | No
             shutil.copyfile(path, staging / name)
             copied.append(name)
     config = _config(staging)
-    stated = {key for key in ("torch_dtype", "dtype") if isinstance(config.get(key), str)}
+    stated = {key for key in DTYPE_KEYS if isinstance(config.get(key), str)}
     if dtype is not None and stated:
         write_json(staging / "config.json", {**config, **dict.fromkeys(stated, dtype)})
     return tuple(copied)

@@ -16,6 +16,9 @@ from .hub import read_json, resolve_file, write_text
 
 CONFIG_NAME = "config.json"
 
+# Keys of the Hub's JSON that state the tensors' dtype.
+DTYPE_KEYS = ("torch_dtype", "dtype")
+
 # Both frameworks offer exactly these.
 ACTIVATIONS = (
     "gelu",
@@ -32,6 +35,9 @@ ACTIVATIONS = (
     "tanh",
     "linear",
 )
+
+# Three ways to say one thing, kept in agreement.
+LABEL_FIELDS = ("num_labels", "id2label", "label2id")
 
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
@@ -106,12 +112,17 @@ class PretrainedConfig:
                 f"{type(self).__name__} has no field {name!r} (a key of your own goes into .extra); its fields are "
                 f"{', '.join(type(self).__dataclass_fields__)}."
             )
-        object.__setattr__(self, name, value)
-        if name in ("num_labels", "id2label", "label2id") and getattr(self, "_ready", False):
-            # The field just set decides, so the two others are made anew from it.
-            for other in {"num_labels", "id2label", "label2id"} - {name}:
-                object.__setattr__(self, other, None)
+        if name not in LABEL_FIELDS or not getattr(self, "_ready", False):
+            object.__setattr__(self, name, value)
+            return
+        # The field just set decides, so the two others are made anew from it; if it is not legal, all stay.
+        before = {field_name: getattr(self, field_name) for field_name in LABEL_FIELDS}
+        try:
+            self.__dict__.update({**dict.fromkeys(LABEL_FIELDS), name: value})
             self._settle_labels()
+        except ConfigError:
+            self.__dict__.update(before)
+            raise
 
     def __getattr__(self, name: str) -> Any:
         # Reached only for names that are no attribute: keys kept from a config.json.
@@ -134,6 +145,8 @@ class PretrainedConfig:
         if id2label is not None:
             id2label = self._integer_keys(id2label)
         elif label2id is not None:
+            if not isinstance(label2id, dict):
+                raise ConfigError(f"{type(self).__name__}.label2id is {label2id!r}; it must map labels to integer ids.")
             id2label = {index: label for label, index in label2id.items()}
         else:
             id2label = {index: f"LABEL_{index}" for index in range(2 if self.num_labels is None else self.num_labels)}
@@ -174,9 +187,9 @@ class PretrainedConfig:
         if model_type != cls.model_type:
             raise ConfigError(f"This config has model_type {model_type!r}; {cls.__name__} is for {cls.model_type!r}.")
         given = {key: value for key, value in given.items() if key not in cls.derived_keys}
-        if {"num_labels", "id2label", "label2id"} & set(overrides):
+        if set(LABEL_FIELDS) & set(overrides):
             # Labels replaced as a whole: what the file says about them no longer counts.
-            given = {key: value for key, value in given.items() if key not in ("num_labels", "id2label", "label2id")}
+            given = {key: value for key, value in given.items() if key not in LABEL_FIELDS}
         given.update(overrides)
         fields = cls.__dataclass_fields__
         known = {key: value for key, value in given.items() if key in fields and key != "extra"}
@@ -188,7 +201,7 @@ class PretrainedConfig:
         content: dict[str, Any] = {"model_type": self.model_type, **copy.deepcopy(self.extra)}
         for spec in dataclasses.fields(self):
             value = getattr(self, spec.name)
-            if spec.name in ("extra", "num_labels", "id2label", "label2id"):
+            if spec.name in ("extra", *LABEL_FIELDS):
                 continue
             if spec.name in self.quiet_fields and value == spec.default:
                 continue
@@ -234,6 +247,14 @@ class PretrainedConfig:
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""
         return type(self).from_dict(self.to_dict(), **changes)
+
+    def for_checkpoint(self, architecture: str, dtype: str) -> Self:
+        """Return the config to save with tensors of a `dtype` ("float32"), written by the model class `architecture`.
+
+        A Hub config may state its checkpoint's dtype (`torch_dtype`, lately `dtype`), by which other readers cast.
+        """
+        stated = {key: dtype for key in DTYPE_KEYS if isinstance(self.extra.get(key), str)}
+        return self.replace(architectures=[architecture], **stated)
 
 
 def _rules(config_class: type[PretrainedConfig]) -> dict[str, Rule]:

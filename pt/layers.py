@@ -185,11 +185,11 @@ def attend(
         return F.scaled_dot_product_attention(query, key, value, bias, dropout_p=dropout), None
 
     scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    # Half precision sums too coarsely, and may not hold `mask_value`. The fused kernel sums in single precision too.
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if mask is not None:
         scores = scores.masked_fill(~mask.keep, torch.finfo(scores.dtype).min if mask_value is None else mask_value)
-    # Half precision sums too coarsely; the fused kernel does not use it either.
-    at_least_single = torch.promote_types(scores.dtype, torch.float32)
-    probabilities = torch.softmax(scores, dim=-1, dtype=at_least_single).to(scores.dtype)
+    probabilities = torch.softmax(scores, dim=-1).to(value.dtype)
     context = F.dropout(probabilities, dropout, training=dropout > 0) @ value
     return context, probabilities if output_attentions else None
 

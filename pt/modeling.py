@@ -226,7 +226,7 @@ class PreTrainedModel(nn.Module):
         """
         tensors = {name: _to_lazy(parameter) for name, parameter in self.named_parameters()}
         write_checkpoint(folder, tensors, max_shard_size=max_shard_size)
-        self.config.replace(architectures=[type(self).__name__]).save_pretrained(folder)
+        self.config.for_checkpoint(type(self).__name__, str(self.dtype).removeprefix("torch.")).save_pretrained(folder)
 
     # Comparison with another framework.
 

@@ -231,7 +231,7 @@ def attend(
         The context, shaped like `query`, and the probabilities `[batch, heads, length, length]` before dropout or None.
     """
     scores = ops.matmul(query, ops.swapaxes(key, -1, -2)) / math.sqrt(query.shape[-1])
-    # Half precision sums too coarsely.
+    # Half precision sums too coarsely, and may not hold `mask_value`.
     scores = ops.cast(scores, keras.backend.result_type(scores.dtype, "float32"))
     if mask is not None:
         lowest = float(ml_dtypes.finfo(keras.backend.standardize_dtype(scores.dtype)).min)

@@ -264,6 +264,7 @@ class TFPreTrainedModel(keras.Model):
         if head is not None:
             head.resize(config.vocab_size)
         self.config = self.base_model.config = config
+        self.train_function = self.test_function = self.predict_function = None  # traced with the old tables
         return embeddings
 
     def gradient_checkpointing_enable(self) -> None:
@@ -362,7 +363,9 @@ class TFPreTrainedModel(keras.Model):
         tensors = {name: _to_lazy(variable, layout) for name, (variable, layout) in self._hub_variables().items()}
         write_checkpoint(folder, tensors, max_shard_size=max_shard_size)
         architecture = type(self).__name__.removeprefix("TF")
-        self.config.replace(architectures=[architecture]).save_pretrained(folder)
+        self.config.for_checkpoint(architecture, keras.backend.standardize_dtype(self.variable_dtype)).save_pretrained(
+            folder
+        )
 
     def _hub_variables(self) -> dict[str, tuple[Any, Layout]]:
         """Return each variable, and how it lies relative to the Hub's, under its Hub name."""

@@ -212,3 +212,17 @@ def test_every_activation_is_a_legal_choice():
 def test_an_unknown_public_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="MobileBertConfiguration"):
         _ = isobert.MobileBertConfiguration
+
+
+def test_labels_that_are_refused_leave_the_old_ones():
+    config = MobileBertConfig(num_labels=3)
+    for name, value in (("id2label", {0: "a", 5: "b"}), ("label2id", ["a"]), ("label2id", {"a": 0, "b": 0})):
+        with pytest.raises(ConfigError):
+            setattr(config, name, value)
+        assert config == MobileBertConfig(num_labels=3)
+
+
+def test_a_checkpoint_s_config_states_the_dtype_that_the_tensors_have():
+    config = MobileBertConfig.from_dict({"torch_dtype": "float16"}).for_checkpoint("MobileBertModel", "float32")
+    assert config.to_dict()["torch_dtype"] == "float32"
+    assert "torch_dtype" not in MobileBertConfig().for_checkpoint("MobileBertModel", "float32").to_dict()

@@ -221,3 +221,12 @@ def test_resizing_keeps_what_was_there_and_draws_the_rest() -> None:
     assert grown.abs()[:, 3:].max() <= 0.2
     assert not grown.requires_grad
     assert not resized(parameter, 4, 0.0)[2:].any()
+
+
+def test_a_mask_value_beyond_half_precision_masks_all_the_same() -> None:
+    query, key, value = torch.randn(3, 1, 2, 5, 4).half()
+    mask = AttentionMask.of(torch.tensor([[1, 1, 1, 0, 0]]), torch.float16)
+    context, probabilities = attend(query, key, value, mask, mask_value=-1e9, output_attentions=True)
+    assert context.dtype == probabilities.dtype == torch.float16
+    assert context.isfinite().all()
+    assert not probabilities[..., 3:].any()

@@ -364,3 +364,10 @@ def test_an_auto_class_passes_its_arguments_on(make_model: Make, tmp_path: Path)
     opened = AutoModelForMaskedLM.from_pretrained(tmp_path, config=model.config, hidden_act="tanh", dtype="bfloat16")
     assert opened.config.hidden_act == "tanh"
     assert opened.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_saved_model_states_its_dtype_where_its_config_did(dtype: str, tmp_path: Path) -> None:
+    model = MobileBertModel(random_config("mobilebert", 0).replace(torch_dtype="float16")).to(getattr(torch, dtype))
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == dtype

@@ -233,3 +233,15 @@ def test_resizing_keeps_what_was_there_and_draws_the_rest() -> None:
     assert grown[:, 3:].all()
     assert np.abs(grown[:, 3:]).max() <= 0.2
     assert not ops.convert_to_numpy(resized(variable, 4, 0.0))[2:].any()
+
+
+def test_a_mask_value_beyond_half_precision_masks_all_the_same() -> None:
+    random = np.random.default_rng(0)
+    query, key, value = ops.convert_to_tensor(random.normal(size=(3, 1, 2, 5, 4)).astype("float16"))
+    mask = AttentionMask.of(ops.convert_to_tensor([[1, 1, 1, 0, 0]]))
+    context, probabilities = attend(
+        query, key, value, mask, dropout=lambda values: values, mask_value=-1e9, output_attentions=True
+    )
+    assert context.dtype == probabilities.dtype == "float16"
+    assert np.isfinite(context).all()
+    assert not np.any(probabilities[..., 3:])

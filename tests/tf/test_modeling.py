@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from isobert.conversion.checkpoint import open_checkpoint, write_checkpoint
 from isobert.core.outputs import OUTPUT_CLASSES
 from isobert.core.registry import model_class
 from isobert.errors import CheckpointError, CheckpointNotFoundError, ConfigError, InputError
+from support.configs import random_config
 from support.weights import parameters
 
 Make = Callable[..., Any]
@@ -305,3 +307,19 @@ def test_a_config_given_overrules_the_checkpoints_own(make_model: Make, tmp_path
     model.save_pretrained(tmp_path)
     opened = TFMobileBertForMaskedLM.from_pretrained(tmp_path, config=model.config, hidden_act="tanh")
     assert opened.config.hidden_act == "tanh"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_saved_model_states_its_dtype_where_its_config_did(dtype: str, tmp_path: Path) -> None:
+    model = TFMobileBertModel(random_config("mobilebert", 0).replace(torch_dtype="float16"), dtype=dtype)
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == dtype
+
+
+def test_a_resized_model_predicts_with_the_new_words(make_model: Make) -> None:
+    model = make_model("mobilebert", "ForMaskedLM")
+    size = model.config.vocab_size
+    model.predict({"input_ids": np.array([[1, 2]])}, verbose=0)
+    model.resize_token_embeddings(size + 3)
+    scores = model.predict({"input_ids": np.array([[size, size + 2]])}, verbose=0).logits
+    assert scores.shape == (1, 2, size + 3)
