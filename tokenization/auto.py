@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from importlib import import_module
 from typing import Any
 
 from ..core.hub import resolve_file
-from ..core.registry import FAMILIES, Family, family_of
+from ..core.registry import FAMILIES, Family, family_of, tokenizer_class
 from ..errors import TokenizerError, UnknownNameError
 from .base import PreTrainedTokenizerBase
 from .files import CONFIG_FILE, read_object
@@ -39,9 +38,7 @@ class AutoTokenizer:
             TokenizerError: neither file names a family that this library knows.
             CheckpointNotFoundError: there is nothing of that name, or no vocabulary in it.
         """
-        family = _family(name_or_path)
-        module = import_module(f".{family.model_type}", __package__)
-        found: type[PreTrainedTokenizerBase] = getattr(module, f"{family.prefix}Tokenizer{'Fast' if use_fast else ''}")
+        found: type[PreTrainedTokenizerBase] = tokenizer_class(_family(name_or_path).model_type, fast=use_fast)
         return found.from_pretrained(name_or_path, **overrides)
 
 
