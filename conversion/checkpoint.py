@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.hub import read_json, resolve_file, write_json
+from ..core.hub import make_folder, read_json, resolve_file, write_json
 from ..errors import CheckpointError, CheckpointNotFoundError, InputError
 from .formats import FORMS, Form, LazyTensor, TensorFile, TensorLike, form_of
 from .formats.base import byte_size
@@ -207,7 +207,8 @@ def write_checkpoint(
         form: "safetensors" or "torch-bin".
 
     Raises:
-        CheckpointError: there is nothing to write, or a tensor's dtype has no place in the form.
+        CheckpointError: there is nothing to write, a tensor's dtype has no place in the form, the folder is a file, or
+            it holds a checkpoint in a form that is read before this one.
         InputError: the size cannot be understood.
         UnknownNameError: no form is called so.
     """
@@ -216,7 +217,8 @@ def write_checkpoint(
     if not shards:
         raise CheckpointError(f"there are no tensors to write to {folder}.")
     target = Path(folder).expanduser()
-    target.mkdir(parents=True, exist_ok=True)
+    make_folder(target)
+    _refuse_hidden(target, kind)
     staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=target))
     names = [kind.shard_name(i + 1, len(shards)) for i in range(len(shards))] if len(shards) > 1 else [kind.file_name]
     try:
@@ -235,6 +237,19 @@ def write_checkpoint(
         (target / kind.file_name).unlink(missing_ok=True)
     _remove_stale(target, kind, keep=set(names))
     return [target / name for name in names]
+
+
+def _refuse_hidden(target: Path, form: Form) -> None:
+    """Raise where a checkpoint in another form lies in the folder and would be read instead of the new one."""
+    for other in FORMS.values():
+        if other is form:
+            return
+        held = next((name for name in (other.file_name, other.index_name) if (target / name).exists()), None)
+        if held is not None:
+            raise CheckpointError(
+                f"{target} holds {held}, which is read before any {form.file_name}: the new checkpoint would not be "
+                "seen. Write to another folder, or remove that file."
+            )
 
 
 def _publish_shards(target: Path, staging: Path, form: Form, shards: Mapping[str, Mapping[str, TensorLike]]) -> None:

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core.config import IGNORED_LABEL
 from ..errors import InputError, UnknownNameError
-
-_IGNORED = -100
 
 
 def random_inputs(
@@ -65,7 +64,7 @@ def random_labels(config: Any, head: str, inputs: Mapping[str, np.ndarray], *, s
         )
 
     def of_tokens(classes: int) -> np.ndarray:
-        return np.where(mask == 1, random.integers(0, classes, size=ids.shape), _IGNORED)
+        return np.where(mask == 1, random.integers(0, classes, size=ids.shape), IGNORED_LABEL)
 
     def of_rows(classes: int) -> np.ndarray:
         return random.integers(0, classes, size=(batch,))
@@ -94,9 +93,10 @@ def random_labels(config: Any, head: str, inputs: Mapping[str, np.ndarray], *, s
 def _sequence_labels(config: Any, random: np.random.Generator, batch: int) -> np.ndarray:
     """Draw one label a row, or one number for each class, as the config's problem type asks."""
     shape = (batch, config.num_labels)
-    if config.problem_type == "multi_label_classification":
+    problem_type = config.problem_type_for(labels_are_floating=False)
+    if problem_type == "multi_label_classification":
         return random.integers(0, 2, size=shape).astype(np.float32)
-    if config.problem_type == "regression" or (config.problem_type is None and config.num_labels == 1):
+    if problem_type == "regression":
         values = random.normal(size=shape).astype(np.float32)
         return values[:, 0] if config.num_labels == 1 else values
     return random.integers(0, config.num_labels, size=(batch,))

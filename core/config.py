@@ -41,6 +41,9 @@ LABEL_FIELDS = ("num_labels", "id2label", "label2id")
 
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 
+# A label that does not count in a loss.
+IGNORED_LABEL = -100
+
 
 def load_config_dict(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read the `config.json` of a folder or a Hub repository.
@@ -139,6 +142,14 @@ class PretrainedConfig:
         for name, rule in _rules(type(self)).items():
             rule.check(type(self).__name__, name, getattr(self, name))
 
+    def problem_type_for(self, labels_are_floating: bool) -> str:
+        """Return `problem_type`; where it is None, what the number of labels and their dtype suggest."""
+        if self.problem_type is not None:
+            return self.problem_type
+        if self.num_labels == 1:
+            return "regression"
+        return "multi_label_classification" if labels_are_floating else "single_label_classification"
+
     def _settle_labels(self) -> None:
         """Make `num_labels`, `id2label` and `label2id` agree, from whichever of them were given."""
         id2label, label2id = self.id2label, self.label2id
@@ -177,11 +188,16 @@ class PretrainedConfig:
 
     @classmethod
     def from_dict(cls, content: dict[str, Any], **overrides: Any) -> Self:
-        """Make a config from the keys of a `config.json`; `overrides` replace or add fields.
+        """Make a config from the keys of a `config.json`; `overrides` replace fields, or other keys that it has.
 
         Raises:
-            ConfigError: a field is not legal, or `model_type` is another family's.
+            ConfigError: a field is not legal, an override is of no field, or `model_type` is another family's.
         """
+        fields = cls.__dataclass_fields__
+        # A file's unknown keys are another program's business; one that is given here is misspelt.
+        strange = [name for name in overrides if name not in fields and name not in content and name not in DTYPE_KEYS]
+        if strange:
+            raise ConfigError(f"{cls.__name__} has no field {strange[0]!r}; its fields are {', '.join(fields)}.")
         given = copy.deepcopy(content)
         model_type = given.pop("model_type", cls.model_type)
         if model_type != cls.model_type:
@@ -191,7 +207,6 @@ class PretrainedConfig:
             # Labels replaced as a whole: what the file says about them no longer counts.
             given = {key: value for key, value in given.items() if key not in LABEL_FIELDS}
         given.update(overrides)
-        fields = cls.__dataclass_fields__
         known = {key: value for key, value in given.items() if key in fields and key != "extra"}
         unknown = {key: value for key, value in given.items() if key not in fields}
         return cls(**known, extra={**given.get("extra", {}), **unknown})

@@ -88,6 +88,20 @@ def read_json(path: str | os.PathLike[str], what: str = "JSON file") -> dict[str
     return content
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, if need be.
+
+    Raises:
+        CheckpointError: a file is in the way.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise CheckpointError(
+            f"{folder} cannot be made a folder: a file is in the way. Choose another name."
+        ) from error
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; move it into place on success, remove it on failure.
@@ -103,7 +117,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         'whole'
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     # The suffix is kept last, since some writers choose their form by it.
     temporary = target.with_name(f".{target.stem}.{uuid.uuid4().hex}{target.suffix}")
     try:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..core.config import IGNORED_LABEL
 from ..errors import InputError
 
 INTEGER_DTYPES = (torch.int32, torch.int64)
@@ -139,10 +140,11 @@ def check_class_labels(name: str, labels: Tensor, num_classes: int) -> None:
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise InputError(f"{name} has dtype {labels.dtype}; give integers that number the classes.")
     if values_are_cheap(labels):
-        wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != -100)]
+        wrong = labels[((labels < 0) | (labels >= num_classes)) & (labels != IGNORED_LABEL)]
         if wrong.numel():
             raise InputError(
-                f"{name} holds {wrong[0].item()}; a label must be within 0 to {num_classes - 1}, or -100 to be ignored."
+                f"{name} holds {wrong[0].item()}; a label must be within 0 to {num_classes - 1}, "
+                f"or {IGNORED_LABEL} to be ignored."
             )
 
 

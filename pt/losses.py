@@ -10,11 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..core.config import PretrainedConfig
+from ..core.config import IGNORED_LABEL, PretrainedConfig
 from ..errors import InputError
 from .inputs import check_class_labels, check_shape
-
-IGNORED_LABEL = -100
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, name: str = "labels") -> Tensor:
@@ -66,7 +64,7 @@ def sequence_classification_loss(logits: Tensor, labels: Tensor, config: Pretrai
     Raises:
         InputError: the labels' shape or dtype does not suit.
     """
-    problem_type = config.problem_type or _infer_problem_type(labels, config.num_labels)
+    problem_type = config.problem_type_for(labels.is_floating_point())
     if problem_type == "single_label_classification":
         return cross_entropy(logits, labels)
     if problem_type == "regression" and config.num_labels == 1 and labels.dim() == 1:
@@ -100,12 +98,6 @@ def _position_loss(logits: Tensor, positions: Tensor, name: str) -> Tensor:
         raise InputError(f"{name} has dtype {positions.dtype}; give integers.")
     inside = (positions >= 0) & (positions < logits.shape[-1])
     return cross_entropy(logits, positions.masked_fill(~inside, IGNORED_LABEL))
-
-
-def _infer_problem_type(labels: Tensor, num_labels: int) -> str:
-    if num_labels == 1:
-        return "regression"
-    return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
 
 
 def _at_least_single(logits: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from ..core.config import IGNORED_LABEL
 from ..errors import InputError
 
 INTEGER_DTYPES = ("int32", "int64")
@@ -141,10 +142,11 @@ def check_class_labels(name: str, labels: Any, num_classes: int) -> None:
         raise input_error(f"{name} has dtype {_dtype(labels)}; give integers that number the classes.")
     if values_are_cheap(labels):
         values = ops.convert_to_numpy(labels)
-        wrong = values[((values < 0) | (values >= num_classes)) & (values != -100)]
+        wrong = values[((values < 0) | (values >= num_classes)) & (values != IGNORED_LABEL)]
         if wrong.size:
             raise input_error(
-                f"{name} holds {wrong[0]}; a label must be within 0 to {num_classes - 1}, or -100 to be ignored."
+                f"{name} holds {wrong[0]}; a label must be within 0 to {num_classes - 1}, "
+                f"or {IGNORED_LABEL} to be ignored."
             )
 
 

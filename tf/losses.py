@@ -11,10 +11,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from ..core.config import PretrainedConfig
+from ..core.config import IGNORED_LABEL, PretrainedConfig
 from .inputs import check_class_labels, check_shape, input_error, is_floating_point
-
-IGNORED_LABEL = -100
 
 
 def cross_entropy(logits: Any, labels: Any, name: str = "labels") -> Any:
@@ -69,7 +67,7 @@ def sequence_classification_loss(logits: Any, labels: Any, config: PretrainedCon
     Raises:
         InputError: the labels' shape or dtype does not suit.
     """
-    problem_type = config.problem_type or _infer_problem_type(labels, config.num_labels)
+    problem_type = config.problem_type_for(is_floating_point(labels))
     if problem_type == "single_label_classification":
         return cross_entropy(logits, labels)
     if problem_type == "regression" and config.num_labels == 1 and len(labels.shape) == 1:
@@ -102,12 +100,6 @@ def _position_loss(logits: Any, positions: Any, name: str) -> Any:
     length = ops.cast(ops.shape(logits)[-1], positions.dtype)
     inside = ops.logical_and(positions >= 0, positions < length)
     return cross_entropy(logits, ops.where(inside, positions, IGNORED_LABEL))
-
-
-def _infer_problem_type(labels: Any, num_labels: int) -> str:
-    if num_labels == 1:
-        return "regression"
-    return "multi_label_classification" if is_floating_point(labels) else "single_label_classification"
 
 
 def _at_least_single(logits: Any) -> Any:

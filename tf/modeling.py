@@ -16,12 +16,11 @@ from keras import ops
 
 from ..conversion.checkpoint import Checkpoint, LazyTensor, LoadReport, match_tensors, open_checkpoint, write_checkpoint
 from ..conversion.names import Layout, apply_layout, family_names, keras_to_hub, layout_shape
-from ..core.config import PretrainedConfig
+from ..core.config import IGNORED_LABEL, PretrainedConfig
 from ..core.outputs import OUTPUT_CLASSES, ModelOutput, Trace
 from ..errors import ConfigError, InputError
 from .inputs import check_shape, input_error, is_floating_point
 from .layers import Block, Embedding, Encoder, replace_weight, resized
-from .losses import IGNORED_LABEL
 
 logger = logging.getLogger("isobert")
 

@@ -395,3 +395,11 @@ def test_two_tensors_that_share_memory_in_a_torch_file_are_read_apart(tmp_path):
         checkpoint.read("a")[:] = 1
         assert not checkpoint.read("a").any()
         assert not checkpoint.read("b").any()
+
+
+def test_a_checkpoint_that_another_would_hide_is_not_written(tmp_path: Path) -> None:
+    old, new = {"a": np.zeros(2, np.float32)}, {"a": np.ones(2, np.float32)}
+    write_checkpoint(tmp_path, old)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors, which is read before any pytorch_model\.bin"):
+        write_checkpoint(tmp_path, new, form="torch-bin")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]

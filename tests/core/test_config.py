@@ -146,6 +146,28 @@ def test_an_override_of_the_labels_replaces_the_files_labels():
     assert MobileBertConfig.from_dict(content, num_labels=3).id2label[2] == "LABEL_2"
 
 
+def test_a_misspelt_override_is_refused_while_a_files_own_keys_survive(tmp_path):
+    MobileBertConfig.from_dict({"num_label": 3, "own": 1}).save_pretrained(tmp_path)
+    assert MobileBertConfig.from_pretrained(tmp_path, own=2).own == 2
+    with pytest.raises(ConfigError, match="no field 'num_lables'"):
+        MobileBertConfig.from_pretrained(tmp_path, num_lables=3)
+    with pytest.raises(ConfigError, match="no field 'hiden_size'"):
+        MobileBertConfig().replace(hiden_size=3)
+
+
+def test_a_config_is_not_saved_where_a_file_is_in_the_way(tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(CheckpointError, match="taken cannot be made a folder"):
+        MobileBertConfig().save_pretrained(tmp_path / "taken")
+
+
+def test_the_problem_type_follows_from_labels_where_none_is_set():
+    assert MobileBertConfig(num_labels=1).problem_type_for(labels_are_floating=False) == "regression"
+    assert MobileBertConfig().problem_type_for(labels_are_floating=False) == "single_label_classification"
+    assert MobileBertConfig().problem_type_for(labels_are_floating=True) == "multi_label_classification"
+    assert MobileBertConfig(problem_type="regression").problem_type_for(labels_are_floating=True) == "regression"
+
+
 def test_configs_copy_and_pickle():
     config = MobileBertConfig.from_dict({"own": 1, "num_labels": 4})
     assert copy.deepcopy(config) == pickle.loads(pickle.dumps(config)) == config
