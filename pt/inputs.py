@@ -6,7 +6,7 @@ being traced; on an accelerator, looking at values would make the host wait for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -34,6 +34,13 @@ def check_inputs(
     Raises:
         InputError: saying which argument is wrong, how, and what is legal.
     """
+    check_tensors(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        token_type_ids=token_type_ids,
+        position_ids=position_ids,
+        inputs_embeds=inputs_embeds,
+    )
     batch, length = _check_tokens(input_ids, inputs_embeds, vocab_size, embedding_size)
     if position_ids is None:
         if length > max_position_embeddings:
@@ -100,6 +107,13 @@ def check_choices(
     Raises:
         InputError: an input lacks that axis, or differs from the others in it.
     """
+    check_tensors(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        token_type_ids=token_type_ids,
+        position_ids=position_ids,
+        inputs_embeds=inputs_embeds,
+    )
     tokens = input_ids if inputs_embeds is None else inputs_embeds
     ranks = {
         "input_ids": (input_ids, (3,)),
@@ -115,6 +129,18 @@ def check_choices(
                 "so that input_ids is [batch, choices, length], and all alike."
             )
     return 1 if tokens is None else tokens.shape[1]
+
+
+def check_tensors(**arguments: Tensor | None) -> None:
+    """Raise `InputError` unless each argument is a tensor or None."""
+    for name, values in arguments.items():
+        if values is not None and not isinstance(values, Tensor):
+            cure = (
+                "give its columns by name, model(**batch)"
+                if isinstance(values, Mapping)
+                else 'give a PyTorch tensor, which a tokenizer returns with return_tensors="pt"'
+            )
+            raise InputError(f"{name} is of the type {type(values).__name__}; {cure}.")
 
 
 def check_shape(name: str, values: Tensor, expected: Sequence[int], reason: str = "") -> None:

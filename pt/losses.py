@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..core.config import IGNORED_LABEL, PretrainedConfig
 from ..errors import InputError
-from .inputs import check_class_labels, check_shape
+from .inputs import check_class_labels, check_shape, check_tensors
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, name: str = "labels") -> Tensor:
@@ -33,6 +33,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, name: str = "labels") -> Tenso
         >>> cross_entropy(torch.zeros(1, 4), torch.tensor([-100])).item()
         0.0
     """
+    check_tensors(**{name: labels})
     check_shape(name, labels, logits.shape[:-1])
     check_class_labels(name, labels, logits.shape[-1])
     flat = labels.flatten().long()
@@ -64,6 +65,7 @@ def sequence_classification_loss(logits: Tensor, labels: Tensor, config: Pretrai
     Raises:
         InputError: the labels' shape or dtype does not suit.
     """
+    check_tensors(labels=labels)
     problem_type = config.problem_type_for(labels.is_floating_point())
     if problem_type == "single_label_classification":
         return cross_entropy(logits, labels)
@@ -92,6 +94,7 @@ def question_answering_loss(
 
 
 def _position_loss(logits: Tensor, positions: Tensor, name: str) -> Tensor:
+    check_tensors(**{name: positions})
     positions = positions.squeeze(-1) if positions.dim() == 2 else positions
     check_shape(name, positions, logits.shape[:-1])
     if positions.is_floating_point():

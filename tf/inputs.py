@@ -117,6 +117,16 @@ def check_choices(
     return 1 if tokens is None else ops.shape(tokens)[1]
 
 
+def check_tensors(**arguments: Any) -> None:
+    """Raise `InputError` if an argument is a list or a text, where an array or a tensor belongs."""
+    for name, values in arguments.items():
+        if isinstance(values, list | tuple | str):
+            raise input_error(
+                f"{name} is of the type {type(values).__name__}; give an array or a tensor, which a tokenizer returns "
+                'with return_tensors="np" or "tf".'
+            )
+
+
 def check_shape(name: str, values: Any, expected: Sequence[int | None], reason: str = "") -> None:
     """Raise `InputError` unless `values` has the expected shape, as far as both are known."""
     if not _agree(values.shape, expected):

@@ -19,7 +19,8 @@ from ..conversion.names import Layout, apply_layout, family_names, keras_to_hub,
 from ..core.config import IGNORED_LABEL, PretrainedConfig
 from ..core.outputs import OUTPUT_CLASSES, ModelOutput, Trace
 from ..errors import ConfigError, InputError
-from .inputs import check_shape, input_error, is_floating_point
+from ..tokenization.encoding import BatchEncoding
+from .inputs import check_shape, check_tensors, input_error, is_floating_point
 from .layers import Block, Embedding, Encoder, replace_weight, resized
 
 logger = logging.getLogger("isobert")
@@ -112,6 +113,7 @@ class TFPreTrainedModel(keras.Model):
             raise InputError(
                 f"{type(self).__name__} takes no input {', '.join(map(repr, unknown))}; it takes {', '.join(known)}."
             )
+        check_tensors(**dict(zip(known, args, strict=False)), **kwargs)
         return args, kwargs
 
     def compute_loss(
@@ -485,3 +487,11 @@ def _register(output_class: type[ModelOutput]) -> None:
 
 for _output_class in OUTPUT_CLASSES:
     _register(_output_class)
+
+# What a tokenizer returns goes into `fit`, `evaluate` and `predict` as it is; Keras makes plain dicts of its batches.
+optree.register_pytree_node(
+    BatchEncoding,
+    lambda batch: (list(batch.values()), tuple(batch), tuple(batch)),
+    lambda names, columns: dict(zip(names, columns, strict=True)),
+    namespace="keras",
+)

@@ -57,6 +57,27 @@ def test_a_wrong_input_is_refused(mistake: str, make_model: Callable[..., Any]) 
         model(**inputs)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({"input_ids": IDS.numpy()}, "input_ids is of the type ndarray; give a PyTorch tensor"),
+        ({"input_ids": IDS, "attention_mask": [[1, 1, 1]] * 2}, "attention_mask is of the type list; give a PyTorch"),
+        ({"input_ids": {"input_ids": IDS}}, "input_ids is of the type dict; give its columns by name"),
+    ],
+)
+def test_what_is_no_tensor_is_refused_by_name(
+    inputs: dict[str, Any], words: str, make_model: Callable[..., Any]
+) -> None:
+    with pytest.raises(InputError, match=words):
+        make_model("mobilebert", **SIZES)(**inputs)
+
+
+@pytest.mark.parametrize("head", ["ForSequenceClassification", "ForTokenClassification"])
+def test_labels_that_are_no_tensor_are_refused_by_name(head: str, make_model: Callable[..., Any]) -> None:
+    with pytest.raises(InputError, match="labels is of the type list; give a PyTorch tensor"):
+        make_model("mobilebert", head, **SIZES)(IDS, labels=[0, 1])
+
+
 def test_what_is_just_legal_is_accepted(make_model: Callable[..., Any]) -> None:
     model = make_model("mobilebert", **SIZES)
     ids = torch.full((1, 12), 22)

@@ -53,6 +53,9 @@ WRONG = {
         {"input_ids": IDS, "attention_mask": np.array([[0.0, 0.0, -1e9]] * 2)},
         "values other than 0 and 1; 1 keeps",
     ),
+    "ids in a list": ({"input_ids": IDS.tolist()}, "input_ids is of the type list; give an array or a tensor"),
+    "a text in place of ids": ({"input_ids": "a text"}, "input_ids is of the type str; give an array"),
+    "a mask in a list": ({"input_ids": IDS, "attention_mask": [[1, 1, 1]] * 2}, "attention_mask is of the type list"),
     "a name that is no input's": ({"input_ids": IDS, "mask": IDS}, "takes no input 'mask'; it takes input_ids, att"),
 }
 

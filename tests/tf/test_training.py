@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from isobert.errors import InputError
+from isobert.tokenization.encoding import BatchEncoding
 
 Make = Callable[..., Any]
 
@@ -72,6 +73,19 @@ def test_every_head_evaluates_and_predicts_a_data_set_with_labels(
     if "loss" in expected:
         data = tf.data.Dataset.from_tensor_slices(inputs).batch(4)
         assert model.evaluate(data, verbose=0) == pytest.approx(float(expected.loss), rel=1e-5)
+
+
+def test_what_a_tokenizer_returns_goes_into_fit_evaluate_and_predict_as_it_is(make_model: Make) -> None:
+    model = without_dropout(make_model, "ForSequenceClassification", num_labels=2)
+    batch = BatchEncoding({"input_ids": np.arange(2, 18).reshape(4, 4), "attention_mask": np.ones((4, 4), "int64")})
+    labels = np.array([0, 1, 1, 0])
+    np.testing.assert_allclose(model.predict(batch, batch_size=3, verbose=0).logits, model(batch).logits, atol=1e-5)
+    model.compile("sgd", jit_compile=False)
+    labelled = BatchEncoding({**batch, "labels": labels})
+    assert model.evaluate(labelled, batch_size=4, verbose=0) == pytest.approx(float(model(labelled).loss), rel=1e-5)
+    assert np.isfinite(model.fit(labelled, batch_size=2, verbose=0).history["loss"]).all()
+    model.compile("sgd", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+    assert np.isfinite(model.fit(batch, labels, batch_size=2, validation_split=0.5, verbose=0).history["loss"]).all()
 
 
 def test_fit_learns_a_task_under_xla(make_model: Make) -> None:
