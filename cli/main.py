@@ -174,13 +174,15 @@ def verify(
             "up to 128 tokens each. By default random ids.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the random ids and labels.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random ids and labels.")] = 0,
     gradients: Annotated[
         bool, typer.Option("--gradients/--no-gradients", help="Compare the gradient of every parameter too.")
     ] = True,
     tolerance: Annotated[
         float | None,
-        typer.Option(help="The relative error that counts as equal. By default 1e-10 in float64, 1e-5 in float32."),
+        typer.Option(
+            min=0, help="The relative error that counts as equal. By default 1e-10 in float64, 1e-5 in float32."
+        ),
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write every figure to this file.")
@@ -236,7 +238,7 @@ def demo(
     batch_size: Annotated[int | None, typer.Option(help="Passages a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens a passage.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of everything random.")] = None,
 ) -> None:
     """Train on real text in PyTorch, open the checkpoint in Keras, show it equal, train on, and go back.
 

@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from ..conversion.describe import describe
 from ..conversion.inputs import random_labels
+from ..conversion.picture import check_picture
 from ..conversion.verify import verify
 from ..core.hub import write_text
 from ..core.registry import Family
@@ -46,9 +47,11 @@ def run_verify(options: VerifyOptions) -> bool:
 
     Raises:
         CheckpointError: a checkpoint lacks tensors of the head, so that each model would make up its own.
-        InputError: the two are of different families, or the text holds nothing.
+        InputError: the two are of different families, the text holds nothing, or the picture's form is not known.
     """
     console = Console()
+    if options.plot is not None:
+        check_picture(options.plot)  # at once, and not after the work
     families = [_family(path) for path in (options.a, options.b)]
     if families[0] != families[1]:
         raise InputError(f"A is a {families[0].prefix} and B a {families[1].prefix}; only one family can be compared.")
@@ -116,6 +119,8 @@ def _inputs_from_text(file: Path, checkpoint: str, config: Any, head: str, seed:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not UTF-8 text.") from error
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}); give a file with UTF-8 text.") from error
     if not lines:
         raise InputError(f"{file} holds no text.")
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)

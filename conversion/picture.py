@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.hub import atomic_write
-from ..errors import MissingDependencyError
+from ..errors import InputError, MissingDependencyError
 
 if TYPE_CHECKING:
     from .verify import Row, Verification
@@ -22,12 +22,23 @@ _SERIES = {
 }
 
 
+_FORMS = (".png", ".svg", ".pdf")
+
+
+def check_picture(path: Path) -> None:
+    """Raise `InputError` unless the suffix names a form that pictures are drawn in."""
+    if path.suffix.lower() not in _FORMS:
+        raise InputError(f"{path} cannot be drawn: a picture's name ends in one of {', '.join(_FORMS)}.")
+
+
 def draw(verification: Verification, path: Path) -> Path:
     """Draw a verification into `path`; the suffix decides the form.
 
     Raises:
+        InputError: the suffix is of no form that is drawn.
         MissingDependencyError: matplotlib is not installed.
     """
+    check_picture(path)
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

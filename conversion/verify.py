@@ -186,6 +186,7 @@ class Verification:
         """Draw the relative errors layer by layer into a picture (.png, .svg, .pdf).
 
         Raises:
+            InputError: the suffix is another one.
             MissingDependencyError: matplotlib is not installed.
         """
         from .picture import draw

@@ -128,6 +128,8 @@ def test_convert_leaves_the_checkpoint_and_says_what_it_did(checkpoint: Path, tm
         ["convert", "{folder}", "{folder}-b", "--max-shard-size", "huge"],
         ["verify", "{folder}", "--head", "ForMaskedLM"],
         ["verify", "{folder}", "--text", "{folder}/nothing.txt", "--b-framework", "pt"],
+        ["verify", "{folder}", "--text", "{folder}", "--b-framework", "pt"],
+        ["verify", "{folder}", "--plot", "{folder}/picture.xyz"],
         ["verify", "{folder}/nothing"],
     ],
 )
@@ -139,6 +141,15 @@ def test_a_mistake_is_answered_in_one_line_with_status_2(checkpoint: Path, argum
     assert result.stdout == ""
     assert result.stderr.startswith("isobert: error: ")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["verify", "nothing", "--seed", "-1"], ["verify", "x", "--tolerance", "-1"], ["demo", "--seed", "-1"]]
+)
+def test_a_number_out_of_range_is_refused_before_any_work(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert f"Invalid value for '{arguments[-2]}'" in result.stderr
 
 
 def test_a_damaged_checkpoint_is_answered_without_a_traceback(checkpoint: Path) -> None:
