@@ -23,6 +23,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("family", sorted({family for family, _ in PAIRS}))
 
 
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    """Let a test draw the same new weights and shuffles wherever in the run it stands."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def make_model() -> Callable[..., Any]:
     """Return a function that makes a float64 model with random weights, in evaluation mode."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -22,6 +23,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(("family", "head"), PAIRS)
     elif "family" in metafunc.fixturenames:
         metafunc.parametrize("family", sorted({family for family, _ in PAIRS}))
+
+
+@pytest.fixture(autouse=True)
+def _same_random_numbers() -> None:
+    """Let a test draw the same new weights and shuffles wherever in the run it stands."""
+    keras.utils.set_random_seed(0)
 
 
 @pytest.fixture
