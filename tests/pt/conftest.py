@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 
 from isobert.core.registry import FAMILIES, model_class
 from support.configs import random_config
