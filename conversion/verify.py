@@ -52,9 +52,9 @@ class Row:
         shape: its shape in `a`; in `b` if `a` lacks it.
         difference: the largest |a - b|.
         relative: the difference relative to the size of `b`: for an output and the loss, the largest |b|; for a
-            gradient, the largest |b| among the gradients of the same module. (A key's bias has a gradient of exactly
-            zero, since the softmax does not see a shift; what is computed for it is rounding, and its own size would be
-            no measure.)
+            gradient, the largest |b| among the gradients of the same module. A key's bias has a gradient of exactly
+            zero, since the softmax does not see a shift: what is computed for it is the rounding of a sum that cancels,
+            and is measured by the gradients of the whole attention (query, key and value).
         tolerance: what the relative error may be.
         note: why the two cannot be compared, when they cannot.
     """
@@ -262,9 +262,11 @@ def compare(a: Trace, b: Trace, *, tolerance: float | None = None, names: tuple[
     sizes: dict[str, float] = {}
     for name, gradient in b.gradients.items():
         module = name.rpartition(".")[0]
-        sizes[module] = max(sizes.get(module, 0.0), _largest(gradient))
+        for holder in (module, module.rpartition(".")[0]):
+            sizes[holder] = max(sizes.get(holder, 0.0), _largest(gradient))
     for name in dict.fromkeys([*b.gradients, *a.gradients]):
-        size = sizes.get(name.rpartition(".")[0])
+        module = name.rpartition(".")[0]
+        size = sizes.get(module.removesuffix(".key") if name.endswith(".key.bias") else module)
         rows.append(_row(name, "gradient", a.gradients.get(name), b.gradients.get(name), allowed, names, size))
     return Verification(tuple(rows), allowed, dtype, *names)
 

@@ -169,6 +169,21 @@ def test_a_gradient_is_measured_by_the_largest_of_its_module() -> None:
     assert found == {"key.weight": 0, "key.bias": pytest.approx(1e-22), "other.bias": pytest.approx(2.0)}
 
 
+def test_a_keys_bias_is_measured_by_its_whole_attention() -> None:
+    tiny, value = np.full(2, 1e-9), np.full(2, 1e-2)
+    slopes = {
+        "attention.self.key.weight": tiny,
+        "attention.self.key.bias": np.zeros(2),
+        "attention.self.value.bias": value,
+    }
+    changed = {**slopes, "attention.self.key.bias": np.full(2, 1e-12)}
+    found = compare(Trace({"logits": value}, 1.0, changed), Trace({"logits": value}, 1.0, slopes)).of_kind("gradient")
+    assert {row.name: row.relative for row in found}["attention.self.key.bias"] == pytest.approx(1e-10)
+    wrong = {**slopes, "attention.self.value.bias": value + 1e-12, "attention.self.key.weight": 2 * tiny}
+    found = compare(Trace({"logits": value}, 1.0, wrong), Trace({"logits": value}, 1.0, slopes)).of_kind("gradient")
+    assert {row.name: row.relative for row in found}["attention.self.key.weight"] == pytest.approx(1.0)
+
+
 def test_zero_against_zero_is_equal_and_against_anything_else_is_not() -> None:
     zero, some = Trace({"logits": np.zeros(3)}), Trace({"logits": np.full(3, 1e-30)})
     assert compare(zero, zero).passed
