@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from rich.table import Table
 
 from ..conversion.verify import Verification, verify
 from ..core.auto import config_class
-from ..core.hub import write_json, write_text
+from ..core.hub import write_json
 from ..core.registry import family_of, model_class, tokenizer_class
 from ..errors import InputError, MissingDependencyError
 from ..tokenization.train import train_wordpiece
@@ -42,6 +41,19 @@ SMALL: dict[str, dict[str, Any]] = {
         # Without layer norm, signals keep their size only if weights are near 1 / sqrt(width).
         "initializer_range": 0.1,
     },
+}
+
+
+# The least that an option of the demo can be; a passage has a token between [CLS] and [SEP].
+LEAST = {
+    "topics": 2,
+    "vocab_size": 50,
+    "layers": 1,
+    "hidden_size": 1,
+    "epochs": 1,
+    "keras_epochs": 1,
+    "batch_size": 1,
+    "max_length": 3,
 }
 
 
@@ -162,9 +174,12 @@ def _check(options: DemoOptions) -> None:
     family_of(options.family, "--family")
     if options.family not in SMALL:
         raise InputError(f"The demo has no small model of {options.family!r}; it has {', '.join(SMALL)}.")
-    for name in ("topics", "vocab_size", "epochs", "keras_epochs", "batch_size", "max_length"):
-        if getattr(options, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least 1.")
+    for name, least in LEAST.items():
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}.")
+    if not 0 < options.learning_rate < float("inf"):
+        raise InputError(f"--learning-rate is {options.learning_rate}; it must be a number above 0.")
     for module, extra in (("torch", "pt"), ("keras", "tf"), ("tensorflow", "tf"), ("matplotlib", "plot")):
         if find_spec(module) is None:
             raise MissingDependencyError(
@@ -195,10 +210,7 @@ def _read(options: DemoOptions, console: Console) -> Passages:
 def _train_tokenizer(passages: Passages, options: DemoOptions, console: Console) -> Any:
     """Train a WordPiece vocabulary on the training passages and return the family's fast tokenizer for it."""
     vocabulary = train_wordpiece([text for text, _ in passages.train], vocab_size=options.vocab_size)
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "vocab.txt"
-        write_text(path, "".join(f"{piece}\n" for piece in vocabulary))
-        tokenizer = tokenizer_class(options.family, fast=True)(path)
+    tokenizer = tokenizer_class(options.family, fast=True)(vocab=vocabulary)
     console.print(f"a vocabulary of {len(vocabulary)} pieces, trained on them")
     return tokenizer
 

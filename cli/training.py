@@ -12,6 +12,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from ..core.hub import atomic_write
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -49,7 +51,8 @@ class History:
         loss_axis.set(xlabel="epoch", ylabel="training loss", ylim=(0, None), xlim=(0.5, len(epochs) + 0.5))
         accuracy_axis.set(ylabel="held-out accuracy", ylim=(0, 1))
         loss_axis.legend(handles=[loss_line, accuracy_line, majority_line], loc="center right")
-        figure.savefig(path, dpi=140)
+        with atomic_write(path) as temporary:
+            figure.savefig(temporary, dpi=140)
 
 
 class PyTorchTrainer:

@@ -257,7 +257,7 @@ class PretrainedConfig:
         """
         if name not in cls.sizes:
             raise UnknownNameError(f"{cls.__name__} has no size {name!r}; it has {', '.join(cls.sizes)}.")
-        return cls(**{**cls.sizes[name], **overrides})
+        return cls.from_dict(cls.sizes[name], **overrides)
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""

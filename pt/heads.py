@@ -10,16 +10,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from ..core import outputs
 from ..core.config import PretrainedConfig
-from ..core.outputs import (
-    MaskedLMOutput,
-    ModelOutput,
-    MultipleChoiceModelOutput,
-    NextSentencePredictorOutput,
-    QuestionAnsweringModelOutput,
-    SequenceClassifierOutput,
-    TokenClassifierOutput,
-)
+from ..core.outputs import ModelOutput
 from ..errors import InputError
 from .inputs import check_choices
 from .layers import Dense
@@ -71,15 +64,8 @@ class LabelledModel(HeadModel):
         Raises:
             InputError: an argument has a wrong shape, dtype or range.
         """
-        encoded = self.base_model(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            output_attentions,
-            output_hidden_states,
-        )
+        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        encoded = self.base_model(*inputs, output_attentions, output_hidden_states)
         logits = self.logits(encoded)
         return self.respond(encoded, None if labels is None else self.loss_of(logits, labels), logits=logits)
 
@@ -119,15 +105,8 @@ class ForPreTraining(HeadModel):
         Raises:
             InputError: an argument has a wrong shape, dtype or range.
         """
-        encoded = self.base_model(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            output_attentions,
-            output_hidden_states,
-        )
+        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        encoded = self.base_model(*inputs, output_attentions, output_hidden_states)
         prediction_logits = self.cls["predictions"](encoded.last_hidden_state)
         relationship_logits = self.cls["seq_relationship"](encoded.pooler_output)
         loss = None
@@ -142,7 +121,7 @@ class ForPreTraining(HeadModel):
 class ForMaskedLM(LabelledModel):
     """Scores of every word at every position `[batch, length, vocab]`; labels `[batch, length]` are ids or -100."""
 
-    output_class = MaskedLMOutput
+    output_class = outputs.MaskedLMOutput
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__(config)
@@ -161,7 +140,7 @@ class ForMaskedLM(LabelledModel):
 class ForNextSentencePrediction(LabelledModel):
     """Scores `[batch, 2]` of whether the second sentence follows the first (label 0) or does not (label 1)."""
 
-    output_class = NextSentencePredictorOutput
+    output_class = outputs.NextSentencePredictorOutput
     add_pooling_layer = True
 
     def __init__(self, config: PretrainedConfig) -> None:
@@ -191,22 +170,15 @@ class ForNextSentencePrediction(LabelledModel):
         """
         if labels is not None and next_sentence_label is not None:
             raise InputError("Give the labels once, as labels or as next_sentence_label.")
-        return super().forward(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            next_sentence_label if labels is None else labels,
-            output_attentions,
-            output_hidden_states,
-        )
+        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        labels = next_sentence_label if labels is None else labels
+        return super().forward(*inputs, labels, output_attentions, output_hidden_states)
 
 
 class ForSequenceClassification(LabelledModel):
     """Scores `[batch, num_labels]` of a whole sequence; labels as in `losses.sequence_classification_loss`."""
 
-    output_class = SequenceClassifierOutput
+    output_class = outputs.SequenceClassifierOutput
     add_pooling_layer = True
 
     def __init__(self, config: PretrainedConfig) -> None:
@@ -231,7 +203,7 @@ class ForMultipleChoice(LabelledModel):
     `hidden_states` and `attentions` of the output have batch and choices in one axis, `[batch * choices, ...]`.
     """
 
-    output_class = MultipleChoiceModelOutput
+    output_class = outputs.MultipleChoiceModelOutput
     add_pooling_layer = True
 
     def __init__(self, config: PretrainedConfig) -> None:
@@ -266,7 +238,7 @@ class ForMultipleChoice(LabelledModel):
 class ForTokenClassification(LabelledModel):
     """Scores `[batch, length, num_labels]` of each token; labels `[batch, length]`, -100 where none counts."""
 
-    output_class = TokenClassifierOutput
+    output_class = outputs.TokenClassifierOutput
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__(config)
@@ -281,7 +253,7 @@ class ForTokenClassification(LabelledModel):
 class ForQuestionAnswering(HeadModel):
     """Scores of each position as the start and the end of an answer, each `[batch, length]`."""
 
-    output_class = QuestionAnsweringModelOutput
+    output_class = outputs.QuestionAnsweringModelOutput
 
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__(config)
@@ -306,15 +278,8 @@ class ForQuestionAnswering(HeadModel):
         Raises:
             InputError: an argument has a wrong shape, dtype or range.
         """
-        encoded = self.base_model(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            output_attentions,
-            output_hidden_states,
-        )
+        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        encoded = self.base_model(*inputs, output_attentions, output_hidden_states)
         start_logits, end_logits = self.qa_outputs(encoded.last_hidden_state).unbind(dim=-1)
         loss = None
         if start_positions is not None and end_positions is not None:

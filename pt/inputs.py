@@ -34,13 +34,7 @@ def check_inputs(
     Raises:
         InputError: saying which argument is wrong, how, and what is legal.
     """
-    check_tensors(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        token_type_ids=token_type_ids,
-        position_ids=position_ids,
-        inputs_embeds=inputs_embeds,
-    )
+    check_tensors(attention_mask=attention_mask, token_type_ids=token_type_ids, position_ids=position_ids)
     batch, length = _check_tokens(input_ids, inputs_embeds, vocab_size, embedding_size)
     if position_ids is None:
         if length > max_position_embeddings:
@@ -62,6 +56,7 @@ def check_inputs(
 def _check_tokens(
     input_ids: Tensor | None, inputs_embeds: Tensor | None, vocab_size: int, embedding_size: int
 ) -> tuple[int, int]:
+    check_tensors(input_ids=input_ids, inputs_embeds=inputs_embeds)
     if (input_ids is None) == (inputs_embeds is None):
         given = "neither" if input_ids is None else "both"
         raise InputError(f"Give either input_ids or inputs_embeds; the model got {given}.")
@@ -107,13 +102,6 @@ def check_choices(
     Raises:
         InputError: an input lacks that axis, or differs from the others in it.
     """
-    check_tensors(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        token_type_ids=token_type_ids,
-        position_ids=position_ids,
-        inputs_embeds=inputs_embeds,
-    )
     tokens = input_ids if inputs_embeds is None else inputs_embeds
     ranks = {
         "input_ids": (input_ids, (3,)),
@@ -122,6 +110,7 @@ def check_choices(
         "position_ids": (position_ids, (3,)),
         "inputs_embeds": (inputs_embeds, (4,)),
     }
+    check_tensors(**{name: values for name, (values, _) in ranks.items()})
     for name, (values, legal) in ranks.items():
         if values is not None and (values.dim() not in legal or tokens is None or values.shape[:2] != tokens.shape[:2]):
             raise InputError(

@@ -11,16 +11,9 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
+from ..core import outputs
 from ..core.config import PretrainedConfig
-from ..core.outputs import (
-    MaskedLMOutput,
-    ModelOutput,
-    MultipleChoiceModelOutput,
-    NextSentencePredictorOutput,
-    QuestionAnsweringModelOutput,
-    SequenceClassifierOutput,
-    TokenClassifierOutput,
-)
+from ..core.outputs import ModelOutput
 from .inputs import check_choices, input_error
 from .layers import Block, Dense
 from .losses import cross_entropy, question_answering_loss, sequence_classification_loss
@@ -76,15 +69,9 @@ class LabelledModel(HeadModel):
         Raises:
             InputError: an argument has a wrong shape, dtype or range.
         """
+        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         encoded = self.base_model(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            training=training,
+            *inputs, output_attentions=output_attentions, output_hidden_states=output_hidden_states, training=training
         )
         logits = self.logits(encoded, training)
         return self.respond(encoded, None if labels is None else self.loss_of(logits, labels), logits=logits)
@@ -130,15 +117,9 @@ class ForPreTraining(HeadModel):
         Raises:
             InputError: an argument has a wrong shape, dtype or range.
         """
+        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         encoded = self.base_model(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            training=training,
+            *inputs, output_attentions=output_attentions, output_hidden_states=output_hidden_states, training=training
         )
         prediction_logits = self.cls.predictions(encoded.last_hidden_state)
         relationship_logits = self.cls.seq_relationship(encoded.pooler_output)
@@ -154,7 +135,7 @@ class ForPreTraining(HeadModel):
 class ForMaskedLM(LabelledModel):
     """Scores of every word at every position `[batch, length, vocab]`; labels `[batch, length]` are ids or -100."""
 
-    output_class = MaskedLMOutput
+    output_class = outputs.MaskedLMOutput
 
     def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(config, dtype=dtype, name=name, **kwargs)
@@ -175,7 +156,7 @@ class ForNextSentencePrediction(LabelledModel):
     """Scores `[batch, 2]` of whether the second sentence follows the first (label 0) or does not (label 1)."""
 
     targets = {"labels": "logits", "next_sentence_label": "logits"}
-    output_class = NextSentencePredictorOutput
+    output_class = outputs.NextSentencePredictorOutput
     add_pooling_layer = True
 
     def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
@@ -210,23 +191,15 @@ class ForNextSentencePrediction(LabelledModel):
         """
         if labels is not None and next_sentence_label is not None:
             raise input_error("Give the labels once, as labels or as next_sentence_label.")
-        return super().call(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            next_sentence_label if labels is None else labels,
-            output_attentions,
-            output_hidden_states,
-            training,
-        )
+        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        labels = next_sentence_label if labels is None else labels
+        return super().call(*inputs, labels, output_attentions, output_hidden_states, training)
 
 
 class ForSequenceClassification(LabelledModel):
     """Scores `[batch, num_labels]` of a whole sequence; labels as in `losses.sequence_classification_loss`."""
 
-    output_class = SequenceClassifierOutput
+    output_class = outputs.SequenceClassifierOutput
     add_pooling_layer = True
 
     def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
@@ -256,7 +229,7 @@ class ForMultipleChoice(LabelledModel):
     """
 
     input_rank = 3
-    output_class = MultipleChoiceModelOutput
+    output_class = outputs.MultipleChoiceModelOutput
     add_pooling_layer = True
 
     def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
@@ -300,7 +273,7 @@ class ForMultipleChoice(LabelledModel):
 class ForTokenClassification(LabelledModel):
     """Scores `[batch, length, num_labels]` of each token; labels `[batch, length]`, -100 where none counts."""
 
-    output_class = TokenClassifierOutput
+    output_class = outputs.TokenClassifierOutput
 
     def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(config, dtype=dtype, name=name, **kwargs)
@@ -320,7 +293,7 @@ class ForQuestionAnswering(HeadModel):
     """Scores of each position as the start and the end of an answer, each `[batch, length]`."""
 
     targets = {"start_positions": "start_logits", "end_positions": "end_logits"}
-    output_class = QuestionAnsweringModelOutput
+    output_class = outputs.QuestionAnsweringModelOutput
 
     def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(config, dtype=dtype, name=name, **kwargs)
@@ -349,15 +322,9 @@ class ForQuestionAnswering(HeadModel):
         Raises:
             InputError: an argument has a wrong shape, dtype or range.
         """
+        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         encoded = self.base_model(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            training=training,
+            *inputs, output_attentions=output_attentions, output_hidden_states=output_hidden_states, training=training
         )
         start_logits, end_logits = ops.unstack(self.qa_outputs(encoded.last_hidden_state), 2, axis=-1)
         loss = None

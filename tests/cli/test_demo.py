@@ -56,6 +56,9 @@ def test_the_demo_trains_saves_opens_and_agrees_in_both_frameworks(texts, tmp_pa
     ("changes", "message"),
     [
         ({"epochs": 0}, "--epochs is 0"),
+        ({"layers": 0}, "--layers is 0; it must be at least 1"),
+        ({"learning_rate": -1.0}, "--learning-rate is -1.0"),
+        ({"topics": 1}, "--topics is 1; it must be at least 2"),
         ({"max_length": -1}, "--max-length is -1"),
         ({"family": "convbert"}, "no small model of 'convbert'"),
     ],

@@ -153,6 +153,8 @@ def test_a_misspelt_override_is_refused_while_a_files_own_keys_survive(tmp_path)
         MobileBertConfig.from_pretrained(tmp_path, num_lables=3)
     with pytest.raises(ConfigError, match="no field 'hiden_size'"):
         MobileBertConfig().replace(hiden_size=3)
+    with pytest.raises(ConfigError, match="no field 'hiden_size'"):
+        MobileBertConfig.from_size("mobilebert-tiny", hiden_size=3)
 
 
 def test_a_config_is_not_saved_where_a_file_is_in_the_way(tmp_path):
