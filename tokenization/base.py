@@ -157,15 +157,16 @@ class PreTrainedTokenizerBase(ModelInputs):
         is_split_into_words: bool = False,
         pad_to_multiple_of: int | None = None,
         padding_side: str | None = None,
-        return_tensors: str | None = None,
-        return_token_type_ids: bool | None = None,
+        *,
         return_attention_mask: bool | None = None,
+        return_length: bool = False,
+        return_offsets_mapping: bool = False,
         return_overflowing_tokens: bool = False,
         return_special_tokens_mask: bool = False,
-        return_offsets_mapping: bool = False,
-        return_length: bool = False,
-        verbose: bool = True,
+        return_tensors: str | None = None,
+        return_token_type_ids: bool | None = None,
         split_special_tokens: bool = False,
+        verbose: bool = True,
     ) -> BatchEncoding:
         """Turn texts into a model's inputs.
 
@@ -181,16 +182,16 @@ class PreTrainedTokenizerBase(ModelInputs):
             is_split_into_words: the texts are lists of words; offsets then count within a word, word ids are theirs.
             pad_to_multiple_of: round the padded length up to a multiple of this.
             padding_side: "right" or "left"; the tokenizer's if None.
-            return_tensors: "np", "pt" or "tf" for arrays `[rows, length]`; None for lists.
-            return_token_type_ids: which text each token is of, 0 or 1; by `model_input_names` if None.
             return_attention_mask: 1 for tokens, 0 for padding; by `model_input_names` if None.
+            return_length: each row's `length`.
+            return_offsets_mapping: `offset_mapping`, each token's first and last-plus-one character in its text.
             return_overflowing_tokens: return the windows that truncation cuts off as further rows, and
                 `overflow_to_sample_mapping`, which says what text each row is of.
             return_special_tokens_mask: 1 for special tokens and padding.
-            return_offsets_mapping: `offset_mapping`, each token's first and last-plus-one character in its text.
-            return_length: each row's `length`.
-            verbose: whether to warn.
+            return_tensors: "np", "pt" or "tf" for arrays `[rows, length]`; None for lists.
+            return_token_type_ids: which text each token is of, 0 or 1; by `model_input_names` if None.
             split_special_tokens: take the special tokens that stand in the text for plain text.
+            verbose: whether to warn.
 
         Raises:
             TokenizerError: an argument is wrong; the message names it.

@@ -125,14 +125,15 @@ class ModelInputs(SpecialTokens):
         stride: int = 0,
         pad_to_multiple_of: int | None = None,
         padding_side: str | None = None,
-        return_tensors: str | None = None,
-        return_token_type_ids: bool | None = None,
+        *,
+        prepend_batch_axis: bool = False,
         return_attention_mask: bool | None = None,
+        return_length: bool = False,
         return_overflowing_tokens: bool = False,
         return_special_tokens_mask: bool = False,
-        return_length: bool = False,
+        return_tensors: str | None = None,
+        return_token_type_ids: bool | None = None,
         verbose: bool = True,
-        prepend_batch_axis: bool = False,
     ) -> BatchEncoding:
         """Return the model's inputs for one sequence of ids, or a pair.
 
