@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from ..errors import UnknownNameError
 
-Layout = Literal["same", "reversed"]
-"""How a Keras array lies relative to the Hub's: alike, or with its axes in reverse order."""
+Layout = Literal["same", "reversed", "grouped"]
+"""How a Keras array lies relative to the Hub's: alike; with its axes in reverse order; or `[groups, in, out]` of a
+group where the Hub has the grouped convolution's `[groups * out, in, 1]`."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class FamilyNames:
 
 _LAYER_NORM_OF_TF1 = ((r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
 
+_POSITIONS = (r"(^|\.)embeddings\.position_ids$", r"(^|\.)embeddings\.token_type_ids$")
+
 FAMILY_NAMES: dict[str, FamilyNames] = {
     "mobilebert": FamilyNames(
         base_prefix="mobilebert",
@@ -59,7 +62,22 @@ FAMILY_NAMES: dict[str, FamilyNames] = {
             ("cls.predictions.decoder.weight", "mobilebert.embeddings.word_embeddings.weight"),
             ("cls.predictions.decoder.bias", "cls.predictions.bias"),
         ),
-        ignored=(r"(^|\.)embeddings\.position_ids$",),
+        ignored=_POSITIONS,
+        legacy=_LAYER_NORM_OF_TF1,
+    ),
+    "convbert": FamilyNames(
+        base_prefix="convbert",
+        tied=(("generator_lm_head.weight", "convbert.embeddings.word_embeddings.weight"),),
+        ignored=_POSITIONS,
+        legacy=_LAYER_NORM_OF_TF1,
+    ),
+    "squeezebert": FamilyNames(
+        base_prefix="transformer",
+        tied=(
+            ("cls.predictions.decoder.weight", "transformer.embeddings.word_embeddings.weight"),
+            ("cls.predictions.decoder.bias", "cls.predictions.bias"),
+        ),
+        ignored=_POSITIONS,
         legacy=_LAYER_NORM_OF_TF1,
     ),
 }
@@ -83,6 +101,7 @@ KERAS_LEAVES: tuple[tuple[str, str, Layout], ...] = (
     # (last part in Keras, last part on the Hub, layout). Dense holds `[in, out]` where the Hub's files hold
     # `[out, in]`, and a convolution `[kernel, in, out]` where they hold `[out, in, kernel]`: both are reversals.
     ("kernel", "weight", "reversed"),
+    ("grouped_kernel", "weight", "grouped"),
     ("embeddings", "weight", "same"),
     ("gamma", "weight", "same"),
     ("beta", "bias", "same"),
@@ -117,17 +136,38 @@ def keras_to_hub(path: str) -> tuple[str, Layout]:
     return ".".join([*parents, hub_leaf]), layout
 
 
-def apply_layout(array: Any, layout: Layout) -> Any:
-    """Turn an array from the Keras layout to the Hub's, or back: each layout is its own inverse. Returns a view.
+def to_hub(array: Any, layout: Layout) -> Any:
+    """Turn an array from the Keras layout to the Hub's; a view where that is possible.
 
     Example:
         >>> import numpy as np
-        >>> apply_layout(np.zeros((3, 5)), "reversed").shape
+        >>> to_hub(np.zeros((3, 5)), "reversed").shape
         (5, 3)
+        >>> to_hub(np.zeros((4, 3, 5)), "grouped").shape
+        (20, 3, 1)
     """
+    if layout == "grouped":
+        return array.transpose(0, 2, 1).reshape(hub_shape(array.shape, layout))
     return array.T if layout == "reversed" else array
 
 
-def layout_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
-    """Return the shape that `apply_layout` gives an array of this shape."""
+def from_hub(array: Any, layout: Layout, shape: tuple[int, ...]) -> Any:
+    """Turn an array from the Hub's layout to the Keras one, of this shape; a view.
+
+    Example:
+        >>> import numpy as np
+        >>> from_hub(np.zeros((20, 3, 1)), "grouped", (4, 3, 5)).shape
+        (4, 3, 5)
+    """
+    if layout == "grouped":
+        groups, width_in, width_out = shape
+        return array.reshape(groups, width_out, width_in).transpose(0, 2, 1)
+    return array.T if layout == "reversed" else array
+
+
+def hub_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
+    """Return the shape that `to_hub` gives an array of this shape."""
+    if layout == "grouped":
+        groups, width_in, width_out = shape
+        return groups * width_out, width_in, 1
     return tuple(reversed(shape)) if layout == "reversed" else tuple(shape)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from ..errors import ConfigError, UnknownNameError
-from .fields import Rule, anything, flag, integer, one_of, optional, positive_number, setting, strings
+from .fields import Rule, anything, flag, integer, one_of, optional, positive_number, probability, setting, strings
 from .hub import read_json, resolve_file, write_text
 
 CONFIG_NAME = "config.json"
@@ -59,12 +59,23 @@ def load_config_dict(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
 
 @dataclass(kw_only=True, eq=True)
 class PretrainedConfig:
-    """What every family's config has.
+    """What every family's config has; where a family's default differs, its class says so.
 
     A field is checked when it is set; `validate` also checks fields against each other, and runs on construction and
     before a model is built. Keys that are no field are kept in `extra` and written back.
 
     Attributes:
+        vocab_size: number of pieces.
+        hidden_size: width of the stream between layers.
+        num_hidden_layers: number of layers.
+        num_attention_heads: heads of each layer's attention.
+        intermediate_size: inner width of each feed-forward network.
+        hidden_act: activation of the feed-forward networks.
+        hidden_dropout_prob: dropout of the embeddings and of what is added to the stream.
+        attention_probs_dropout_prob: dropout of the attention's probabilities.
+        max_position_embeddings: the longest sequence.
+        type_vocab_size: number of token types (segments).
+        layer_norm_eps: epsilon of the layer norms.
         pad_token_id: the id that fills up short rows, and whose embedding is not trained.
         initializer_range: standard deviation of new weights.
         tie_word_embeddings: whether the language-model head shares the input embeddings.
@@ -89,6 +100,17 @@ class PretrainedConfig:
     # Keys of the Hub's JSON that follow from other fields: written, and ignored when read.
     derived_keys: ClassVar[tuple[str, ...]] = ()
 
+    vocab_size: int = setting(30522, integer(1))
+    hidden_size: int = setting(768, integer(1))
+    num_hidden_layers: int = setting(12, integer(1))
+    num_attention_heads: int = setting(12, integer(1))
+    intermediate_size: int = setting(3072, integer(1))
+    hidden_act: str = setting("gelu", one_of(*ACTIVATIONS))
+    hidden_dropout_prob: float = setting(0.1, probability())
+    attention_probs_dropout_prob: float = setting(0.1, probability())
+    max_position_embeddings: int = setting(512, integer(1))
+    type_vocab_size: int = setting(2, integer(1))
+    layer_norm_eps: float = setting(1e-12, positive_number())
     pad_token_id: int | None = setting(0, optional(integer(0)))
     initializer_range: float = setting(0.02, positive_number())
     tie_word_embeddings: bool = setting(True, flag())
@@ -141,6 +163,16 @@ class PretrainedConfig:
         """
         for name, rule in _rules(type(self)).items():
             rule.check(type(self).__name__, name, getattr(self, name))
+        if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
+            raise ConfigError(
+                f"{type(self).__name__}.pad_token_id is {self.pad_token_id}; "
+                f"it must be below vocab_size, {self.vocab_size}."
+            )
+
+    @property
+    def head_dropout_prob(self) -> float:
+        """Dropout before a classifier; a family may have a field of its own for it."""
+        return self.hidden_dropout_prob
 
     def problem_type_for(self, labels_are_floating: bool) -> str:
         """Return `problem_type`; where it is None, what the number of labels and their dtype suggest."""

@@ -38,6 +38,11 @@ def integer(at_least: int) -> Rule:
     return Rule(lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= at_least, f"an integer >= {at_least}")
 
 
+def odd() -> Rule:
+    """An odd integer above 0."""
+    return Rule(lambda v: integer(1).accepts(v) and v % 2 == 1, "an odd integer >= 1")
+
+
 def probability() -> Rule:
     """A number from 0 up to, but not including, 1."""
     return Rule(lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 up to, but not including, 1")

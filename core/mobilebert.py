@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from ..errors import ConfigError
 from .config import ACTIVATIONS, PretrainedConfig
-from .fields import flag, integer, number, one_of, optional, positive_number, probability, setting
+from .fields import flag, integer, number, one_of, optional, probability, setting
 
 # "manual_layer_norm" is a layer norm whose epsilon is fixed at 1e-6; the authors' code has it.
 NORMALIZATION_TYPES = ("no_norm", "layer_norm", "manual_layer_norm")
@@ -42,18 +42,9 @@ SIZES: dict[str, dict[str, Any]] = {
 class MobileBertConfig(PretrainedConfig):
     """The shape of a MobileBERT; the defaults are the Hub's.
 
+    `PretrainedConfig` tells the fields that all families have.
+
     Attributes:
-        vocab_size: number of pieces.
-        hidden_size: width of the stream between layers.
-        num_hidden_layers: number of layers.
-        num_attention_heads: heads of each layer's attention.
-        intermediate_size: inner width of each feed-forward network.
-        hidden_act: activation of the feed-forward networks.
-        hidden_dropout_prob: dropout of the embeddings and of the sum with the stream.
-        attention_probs_dropout_prob: dropout of the attention's probabilities.
-        max_position_embeddings: the longest sequence.
-        type_vocab_size: number of token types (segments).
-        layer_norm_eps: epsilon of every layer norm.
         embedding_size: width of the word embeddings.
         trigram_input: whether each position sees its neighbours' word embeddings too (section 3.4).
         use_bottleneck: whether a layer works at its own width, between two linear maps (section 3.1).
@@ -92,17 +83,12 @@ class MobileBertConfig(PretrainedConfig):
     )
     derived_keys: ClassVar[tuple[str, ...]] = ("true_hidden_size",)
 
-    vocab_size: int = setting(30522, integer(1))
     hidden_size: int = setting(512, integer(1))
     num_hidden_layers: int = setting(24, integer(1))
     num_attention_heads: int = setting(4, integer(1))
     intermediate_size: int = setting(512, integer(1))
     hidden_act: str = setting("relu", one_of(*ACTIVATIONS))
     hidden_dropout_prob: float = setting(0.0, probability())
-    attention_probs_dropout_prob: float = setting(0.1, probability())
-    max_position_embeddings: int = setting(512, integer(1))
-    type_vocab_size: int = setting(2, integer(1))
-    layer_norm_eps: float = setting(1e-12, positive_number())
     embedding_size: int = setting(128, integer(1))
     trigram_input: bool = setting(True, flag())
     use_bottleneck: bool = setting(True, flag())
@@ -135,10 +121,6 @@ class MobileBertConfig(PretrainedConfig):
             raise ConfigError(
                 f"{name}.num_attention_heads is {self.num_attention_heads}; "
                 f"it must divide {width}, {self.true_hidden_size}."
-            )
-        if self.pad_token_id is not None and self.pad_token_id >= self.vocab_size:
-            raise ConfigError(
-                f"{name}.pad_token_id is {self.pad_token_id}; it must be below vocab_size, {self.vocab_size}."
             )
 
     def extra_output_width(self) -> int:

@@ -21,7 +21,7 @@ from .modeling import PreTrainedModel
 
 
 class HeadModel(PreTrainedModel):
-    """An encoder with a head. Subclasses add the head's parts in `__init__` and say whether they need the pooler."""
+    """An encoder with a head. Subclasses add the head's parts in `add_head` and say whether they need the pooler."""
 
     output_class: ClassVar[type[ModelOutput]]
     add_pooling_layer: ClassVar[bool] = False
@@ -29,6 +29,12 @@ class HeadModel(PreTrainedModel):
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__(config)
         setattr(self, self.base_model_prefix, self.make_base_model(self.add_pooling_layer))
+        self.add_head()
+        self.tie_weights()
+
+    def add_head(self) -> None:
+        """Make the head's parts."""
+        raise NotImplementedError
 
     def respond(self, encoded: ModelOutput, loss: Tensor | None, **scores: Tensor) -> ModelOutput:
         """Put together the output: the loss if there is one, the scores, and what the encoder was asked for."""
@@ -75,11 +81,10 @@ class ForPreTraining(HeadModel):
 
     add_pooling_layer = True
 
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config)
-        seq_relationship = Dense(self.config.hidden_size, 2, config.initializer_range)
+    def add_head(self) -> None:
+        """Make both heads."""
+        seq_relationship = Dense(self.config.hidden_size, 2, self.config.initializer_range)
         self.cls = nn.ModuleDict({"predictions": self.make_lm_head(), "seq_relationship": seq_relationship})
-        self.tie_weights()
 
     def get_lm_head(self) -> Any:
         """Return the part that scores words."""
@@ -123,10 +128,9 @@ class ForMaskedLM(LabelledModel):
 
     output_class = outputs.MaskedLMOutput
 
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config)
+    def add_head(self) -> None:
+        """Make the part that scores words."""
         self.cls = nn.ModuleDict({"predictions": self.make_lm_head()})
-        self.tie_weights()
 
     def get_lm_head(self) -> Any:
         """Return the part that scores words."""
@@ -143,9 +147,10 @@ class ForNextSentencePrediction(LabelledModel):
     output_class = outputs.NextSentencePredictorOutput
     add_pooling_layer = True
 
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config)
-        self.cls = nn.ModuleDict({"seq_relationship": Dense(self.config.hidden_size, 2, config.initializer_range)})
+    def add_head(self) -> None:
+        """Make the part that scores a pair of sentences."""
+        seq_relationship = Dense(self.config.hidden_size, 2, self.config.initializer_range)
+        self.cls = nn.ModuleDict({"seq_relationship": seq_relationship})
 
     def logits(self, encoded: ModelOutput) -> Tensor:
         """Score `[batch, hidden]` as `[batch, 2]`."""
@@ -181,10 +186,11 @@ class ForSequenceClassification(LabelledModel):
     output_class = outputs.SequenceClassifierOutput
     add_pooling_layer = True
 
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config)
-        self.dropout = nn.Dropout(self.config.head_dropout_prob)
-        self.classifier = Dense(self.config.hidden_size, config.num_labels, config.initializer_range)
+    def add_head(self) -> None:
+        """Make the classifier."""
+        config = self.config
+        self.dropout = nn.Dropout(config.head_dropout_prob)
+        self.classifier = Dense(config.hidden_size, config.num_labels, config.initializer_range)
 
     def logits(self, encoded: ModelOutput) -> Tensor:
         """Score `[batch, hidden]` as `[batch, num_labels]`."""
@@ -206,10 +212,14 @@ class ForMultipleChoice(LabelledModel):
     output_class = outputs.MultipleChoiceModelOutput
     add_pooling_layer = True
 
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config)
+    def add_head(self) -> None:
+        """Make the classifier."""
         self.dropout = nn.Dropout(self.config.head_dropout_prob)
-        self.classifier = Dense(self.config.hidden_size, 1, config.initializer_range)
+        self.classifier = Dense(self.config.hidden_size, 1, self.config.initializer_range)
+
+    def logits(self, encoded: ModelOutput) -> Tensor:
+        """Score `[batch * choices, hidden]` as `[batch * choices, 1]`."""
+        return self.classifier(self.dropout(encoded.pooler_output))
 
     def forward(
         self,
@@ -231,7 +241,7 @@ class ForMultipleChoice(LabelledModel):
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         flat = [None if values is None else values.flatten(0, 1) for values in inputs]
         encoded = self.base_model(*flat, output_attentions, output_hidden_states)
-        logits = self.classifier(self.dropout(encoded.pooler_output)).unflatten(0, (-1, num_choices)).squeeze(-1)
+        logits = self.logits(encoded).unflatten(0, (-1, num_choices)).squeeze(-1)
         return self.respond(encoded, None if labels is None else self.loss_of(logits, labels), logits=logits)
 
 
@@ -240,10 +250,11 @@ class ForTokenClassification(LabelledModel):
 
     output_class = outputs.TokenClassifierOutput
 
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config)
-        self.dropout = nn.Dropout(self.config.head_dropout_prob)
-        self.classifier = Dense(self.config.hidden_size, config.num_labels, config.initializer_range)
+    def add_head(self) -> None:
+        """Make the classifier."""
+        config = self.config
+        self.dropout = nn.Dropout(config.head_dropout_prob)
+        self.classifier = Dense(config.hidden_size, config.num_labels, config.initializer_range)
 
     def logits(self, encoded: ModelOutput) -> Tensor:
         """Score `[batch, length, hidden]` as `[batch, length, num_labels]`."""
@@ -255,9 +266,9 @@ class ForQuestionAnswering(HeadModel):
 
     output_class = outputs.QuestionAnsweringModelOutput
 
-    def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config)
-        self.qa_outputs = Dense(self.config.hidden_size, 2, config.initializer_range)
+    def add_head(self) -> None:
+        """Make the part that scores starts and ends."""
+        self.qa_outputs = Dense(self.config.hidden_size, 2, self.config.initializer_range)
 
     def forward(
         self,

@@ -1,4 +1,4 @@
-"""Building blocks that every family shares: dense maps, norms, embeddings, self-attention and the stack of layers.
+"""Building blocks that families share: dense maps, norms, embeddings, feed-forward networks and the stack of layers.
 
 A block takes explicit widths and draws its own new weights, so that a model is ready once it is made. Its parameters
 have the names they have on the Hub. `std` is the standard deviation of new weights (`config.initializer_range`).
@@ -6,15 +6,19 @@ have the names they have on the Hub. `std` is the standard deviation of new weig
 
 from __future__ import annotations
 
-import math
+import platform
 from collections.abc import Callable, Iterable
-from functools import partial
-from typing import NamedTuple
+from functools import cache, partial
+from pathlib import Path
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
+
+from ..core.config import PretrainedConfig
+from .attention import AttentionMask
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -54,6 +58,78 @@ def _draw(weight: Tensor, std: float) -> None:
     nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
 
 
+def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`weight @ x + bias`, where oneDNN does it faster than PyTorch's own product as a convolution of size 1.
+
+    Args:
+        values: `[..., in]`.
+        weight: `[out, in]`.
+        bias: `[out]`.
+    """
+    # In a training step, oneDNN's gradient of an ungrouped convolution loses what its forward pass wins.
+    if not torch.is_grad_enabled() and _multiplies_slowly() and _suits_onednn(values, weight):
+        return _pointwise_convolution(values, weight, bias, groups=1)
+    return F.linear(values, weight, bias)
+
+
+def grouped_linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A dense map of each group of channels apart: the grouped convolution of size 1 (Iandola et al. 2020, section 3).
+
+    Args:
+        values: `[..., in]`, whose channels are split into groups in order.
+        weight: `[groups, out / groups, in / groups]`.
+        bias: `[out]`.
+
+    Returns:
+        `[..., out]`, the groups' results side by side.
+    """
+    groups = weight.shape[0]
+    if groups == 1:
+        return linear(values, weight[0], bias)
+    if _suits_onednn(values, weight):
+        return _pointwise_convolution(values, weight.flatten(0, 1), bias, groups)
+    grouped = torch.einsum("...gi,goi->...go", values.unflatten(-1, (groups, -1)), weight).flatten(-2)
+    return grouped if bias is None else grouped + bias
+
+
+def _pointwise_convolution(values: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """Map `[..., in]` by `weight` `[out, in / groups]`; the channels lie last throughout, so no value is moved."""
+    pixels = values.reshape(1, 1, -1, values.shape[-1]).permute(0, 3, 1, 2)
+    # A kernel of size 1 has nothing to dilate; that it says so makes PyTorch choose oneDNN in a single thread too.
+    mapped = F.conv2d(pixels, weight[..., None, None], bias, dilation=2, groups=groups)
+    return mapped.permute(0, 2, 3, 1).reshape(*values.shape[:-1], -1)
+
+
+def _suits_onednn(values: Tensor, weight: Tensor) -> bool:
+    """Say whether oneDNN has a fast convolution for these: plain float32 on a CPU, and enough of it to matter."""
+    return (
+        values.device.type == "cpu"
+        and values.dtype == weight.dtype == torch.float32
+        # A quantised or distributed weight knows its own product, and an exported graph is to show one.
+        and type(weight) in (Tensor, nn.Parameter)
+        and not torch.compiler.is_exporting()
+        and torch.backends.mkldnn.is_available()
+        and (torch.compiler.is_compiling() or values.numel() > max(_LEAST_NUMBERS, 32 * values.shape[-1]))
+    )
+
+
+# PyTorch hands no smaller convolution to oneDNN.
+_LEAST_NUMBERS = 20480
+
+
+@cache
+def _multiplies_slowly() -> bool:
+    """Say whether PyTorch's float32 products leave half of this CPU unused.
+
+    They are MKL's, which has its widest instructions for Intel's processors alone; oneDNN asks what the CPU can do.
+    """
+    try:
+        processor = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        processor = platform.processor()
+    return "AuthenticAMD" in processor and torch.backends.mkl.is_available()
+
+
 class Dense(nn.Linear):
     """`weight @ x + bias`, with BERT's initialisation: truncated normal weights, zero bias."""
 
@@ -66,6 +142,54 @@ class Dense(nn.Linear):
         _draw(self.weight, self.std)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`[..., in_features]` -> `[..., out_features]`."""
+        return linear(values, self.weight, self.bias)
+
+
+class GroupedDense(nn.Module):
+    """A dense map of each group of channels apart, `grouped_linear`; the weight is `[groups, in/groups, out/groups]`.
+
+    Args:
+        in_features: width of the input; `groups` divides it.
+        out_features: width of the output; `groups` divides it.
+        groups: number of groups.
+        std: standard deviation of new weights.
+        bias: whether there is a bias `[out_features]`.
+    """
+
+    def __init__(self, in_features: int, out_features: int, groups: int, std: float, *, bias: bool = True) -> None:
+        super().__init__()
+        self.std = std
+        self.weight = nn.Parameter(torch.empty(self._weight_shape(in_features, out_features, groups)))
+        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+        self.groups = groups
+        self.reset_parameters()
+
+    def _weight_shape(self, in_features: int, out_features: int, groups: int) -> tuple[int, ...]:
+        return groups, in_features // groups, out_features // groups
+
+    def reset_parameters(self) -> None:
+        """Draw new weights."""
+        _draw(self.weight, self.std)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`[..., in_features]` -> `[..., out_features]`."""
+        return grouped_linear(values, self.weight.mT, self.bias)
+
+
+class GroupedConvolution(GroupedDense):
+    """The same map, stored as a convolution of size 1: the weight is `[out, in/groups, 1]`."""
+
+    def _weight_shape(self, in_features: int, out_features: int, groups: int) -> tuple[int, ...]:
+        return out_features, in_features // groups, 1
+
+    def forward(self, values: Tensor) -> Tensor:
+        """`[..., in_features]` -> `[..., out_features]`."""
+        return grouped_linear(values, self.weight[..., 0].unflatten(0, (self.groups, -1)), self.bias)
 
 
 class Embedding(nn.Embedding):
@@ -117,175 +241,73 @@ def normalization(kind: str, width: int, epsilon: float) -> LayerNorm | NoNorm:
     return LayerNorm(width, 1e-6 if kind == "manual_layer_norm" else epsilon)
 
 
-class AttentionMask(NamedTuple):
-    """Which keys each query may attend to, in the forms that the two paths of `attend` need.
-
-    Attributes:
-        keep: bool `[batch, 1, 1 or length, length]`, True where the key may be attended to.
-        blind: bool `[batch, 1, 1 or length, 1]`, True for a query that may attend to no key at all.
-        bias: `[batch, 1, 1 or length, length]`, added to the scores: 0 or the dtype's lowest number. A blind query's
-            row is 0.
-    """
-
-    keep: Tensor
-    blind: Tensor
-    bias: Tensor
-
-    @classmethod
-    def of(cls, attention_mask: Tensor | None, dtype: torch.dtype) -> AttentionMask | None:
-        """Make one from a caller's mask `[batch, length]` or `[batch, length, length]`, in which 0 masks."""
-        if attention_mask is None:
-            return None
-        keep = attention_mask.bool()
-        keep = keep[:, None, None, :] if keep.dim() == 2 else keep[:, None]
-        blind = ~keep.any(dim=-1, keepdim=True)
-        bias = torch.zeros(keep.shape, dtype=dtype, device=keep.device)
-        return cls(keep, blind, bias.masked_fill(~(keep | blind), torch.finfo(dtype).min))
-
-
-def padded_positions(attention_mask: Tensor) -> Tensor:
-    """Return bool `[batch, length]`: the positions that a mask hides from every query."""
-    keep = attention_mask.bool()
-    return ~(keep if keep.dim() == 2 else keep.any(dim=1))
-
-
-def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: AttentionMask | None,
-    *,
-    dropout: float = 0.0,
-    mask_value: float | None = None,
-    output_attentions: bool = False,
-) -> tuple[Tensor, Tensor | None]:
-    """Scaled dot-product attention: `softmax(query @ key^T / sqrt(width)) @ value` (Vaswani et al. 2017, equation 1).
-
-    A query whose keys are all masked attends to all alike. The fused kernel is used unless the probabilities are asked
-    for or `mask_value` is given; the numbers are the same.
+class Embeddings(nn.Module):
+    """The sum of a word's, its position's and its segment's vector, normalised (Devlin et al. 2018, section 3).
 
     Args:
-        query: `[batch, heads, length, width of a head]`.
-        key: shaped like `query`.
-        value: shaped like `query`.
-        mask: which keys may be attended to; None is all.
-        dropout: probability with which a probability is dropped.
-        mask_value: the score of masked keys; None is the dtype's lowest number, which masks them fully.
-        output_attentions: whether to return the probabilities.
-
-    Returns:
-        The context, shaped like `query`, and the probabilities before dropout `[batch, heads, length, length]` or None.
-    """
-    if not output_attentions and mask_value is None:
-        bias = None
-        if mask is not None:
-            # A fused kernel's backward pass is wrong where a whole row of the bias is the lowest number. A zero query
-            # scores 0 everywhere, which is the same uniform attention.
-            query, bias = query.masked_fill(mask.blind, 0.0), mask.bias
-        return F.scaled_dot_product_attention(query, key, value, bias, dropout_p=dropout), None
-
-    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
-    # Half precision sums too coarsely, and may not hold `mask_value`. The fused kernel sums in single precision too.
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    if mask is not None:
-        scores = scores.masked_fill(~mask.keep, torch.finfo(scores.dtype).min if mask_value is None else mask_value)
-    probabilities = torch.softmax(scores, dim=-1).to(value.dtype)
-    context = F.dropout(probabilities, dropout, training=dropout > 0) @ value
-    return context, probabilities if output_attentions else None
-
-
-class SelfAttention(nn.Module):
-    """Multi-head attention up to the heads' concatenation, without the dense map after it.
-
-    Args:
-        query_width: width of what queries and keys are computed from.
-        value_width: width of what values are computed from.
-        width: width of all heads together.
-        num_heads: number of heads; it divides `width`.
-        dropout: dropout of the probabilities.
-        std: standard deviation of new weights.
-        mask_value: see `attend`.
+        config: a family's config.
+        word_width: width of the word vectors.
+        width: width of the positions' and segments' vectors, and of the sum.
+        norm: what the sum goes through.
     """
 
-    def __init__(
-        self,
-        query_width: int,
-        value_width: int,
-        width: int,
-        num_heads: int,
-        *,
-        dropout: float,
-        std: float,
-        mask_value: float | None = None,
-    ) -> None:
+    def __init__(self, config: PretrainedConfig, word_width: int, width: int, norm: nn.Module) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.dropout_prob = dropout
-        self.mask_value = mask_value
-        self.query = Dense(query_width, width, std)
-        self.key = Dense(query_width, width, std)
-        self.value = Dense(value_width, width, std)
+        std = config.initializer_range
+        self.word_embeddings = Embedding(config.vocab_size, word_width, std, padding_idx=config.pad_token_id)
+        self.position_embeddings = Embedding(config.max_position_embeddings, width, std)
+        self.token_type_embeddings = Embedding(config.type_vocab_size, width, std)
+        self.LayerNorm = norm
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
         self,
-        query_input: Tensor,
-        key_input: Tensor,
-        value_input: Tensor,
-        attention_mask: AttentionMask | None = None,
-        output_attentions: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Attend.
+        input_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Embed ids `[batch, length]`, or word vectors `[batch, length, word_width]`, as `[batch, length, width]`."""
+        words = self.words(input_ids, inputs_embeds, attention_mask)
+        if position_ids is None:
+            position_ids = torch.arange(words.shape[1], device=words.device)[None]
+        if token_type_ids is None:
+            token_type_ids = torch.zeros_like(position_ids)
+        embedded = words + self.position_embeddings(position_ids) + self.token_type_embeddings(token_type_ids)
+        return self.dropout(self.LayerNorm(embedded))
 
-        Args:
-            query_input: `[batch, length, query_width]`.
-            key_input: shaped like `query_input`.
-            value_input: `[batch, length, value_width]`.
-            attention_mask: which keys may be attended to.
-            output_attentions: whether to return the probabilities.
-
-        Returns:
-            The context `[batch, length, width]`, and the probabilities `[batch, heads, length, length]` or None.
-        """
-        context, probabilities = attend(
-            self._split_heads(self.query(query_input)),
-            self._split_heads(self.key(key_input)),
-            self._split_heads(self.value(value_input)),
-            attention_mask,
-            dropout=self.dropout_prob if self.training else 0.0,
-            mask_value=self.mask_value,
-            output_attentions=output_attentions,
-        )
-        return context.transpose(1, 2).flatten(2), probabilities
-
-    def _split_heads(self, values: Tensor) -> Tensor:
-        """`[batch, length, width]` -> `[batch, heads, length, width / heads]`."""
-        return values.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+    def words(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, attention_mask: Tensor | None) -> Tensor:
+        """Return what words bring to the sum, `[batch, length, width]`."""
+        if inputs_embeds is None:
+            return self.word_embeddings(input_ids)
+        return inputs_embeds.to(self.word_embeddings.weight.dtype)
 
 
 class Intermediate(nn.Module):
     """The first half of a feed-forward network: `activation(dense(x))`."""
 
-    def __init__(self, width: int, inner_width: int, activation_name: str, std: float) -> None:
+    def __init__(self, dense: nn.Module, activation_name: str) -> None:
         super().__init__()
-        self.dense = Dense(width, inner_width, std)
+        self.dense = dense
         self.activation = activation(activation_name)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """`[batch, length, width]` -> `[batch, length, inner_width]`."""
+        """`[batch, length, width]` -> `[batch, length, inner width]`."""
         return self.activation(self.dense(hidden))
 
 
 class AddNorm(nn.Module):
     """What closes each sub-layer of a transformer: `norm(dropout(dense(x)) + residual)`."""
 
-    def __init__(self, in_width: int, width: int, norm: nn.Module, *, dropout: float, std: float) -> None:
+    def __init__(self, dense: nn.Module, norm: nn.Module, *, dropout: float) -> None:
         super().__init__()
-        self.dense = Dense(in_width, width, std)
+        self.dense = dense
         self.dropout = nn.Dropout(dropout)
         self.LayerNorm = norm
 
     def forward(self, values: Tensor, residual: Tensor) -> Tensor:
-        """`[batch, length, in_width]` and a residual `[batch, length, width]` -> `[batch, length, width]`."""
+        """`[batch, length, inner width]` and a residual `[batch, length, width]` -> `[batch, length, width]`."""
         return self.LayerNorm(self.dropout(self.dense(values)) + residual)
 
 
@@ -310,9 +332,12 @@ class Encoder(nn.Module):
     again in the backward pass (Chen et al. 2016).
     """
 
+    # What a checkpoint calls the stack.
+    stack_name: ClassVar[str] = "layer"
+
     def __init__(self, layers: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(layers)
+        setattr(self, self.stack_name, nn.ModuleList(layers))
         self.gradient_checkpointing = False
 
     def forward(
@@ -325,7 +350,7 @@ class Encoder(nn.Module):
         """Run `[batch, length, hidden]` through every layer in turn."""
         hidden_states: tuple[Tensor, ...] = (hidden,) if output_hidden_states else ()
         attentions: tuple[Tensor, ...] = ()
-        for layer in self.layer:
+        for layer in getattr(self, self.stack_name):
             if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
                 hidden, probabilities = checkpoint(
                     layer, hidden, attention_mask, output_attentions, use_reentrant=False
@@ -340,6 +365,70 @@ class Encoder(nn.Module):
         return EncoderOutput(
             hidden, hidden_states if output_hidden_states else None, attentions if output_attentions else None
         )
+
+
+class Pooler(nn.Module):
+    """The vector of the whole sequence: the first token's, through `tanh(dense(x))` unless `bare`."""
+
+    def __init__(self, width: int, std: float, *, bare: bool = False) -> None:
+        super().__init__()
+        self.dense = None if bare else Dense(width, width, std)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map `[batch, length, width]` to `[batch, width]`."""
+        first = hidden[:, 0]
+        return first if self.dense is None else torch.tanh(self.dense(first))
+
+
+class PredictionHeadTransform(nn.Module):
+    """What a language-model head does before it scores words: `layer_norm(activation(dense(x)))`."""
+
+    def __init__(self, in_width: int, width: int, activation_name: str, epsilon: float, std: float) -> None:
+        super().__init__()
+        self.dense = Dense(in_width, width, std)
+        self.activation = activation(activation_name)
+        self.LayerNorm = LayerNorm(width, epsilon)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map `[batch, length, in_width]` to `[batch, length, width]`."""
+        return self.LayerNorm(self.activation(self.dense(hidden)))
+
+
+class LMPredictionHead(nn.Module):
+    """Scores of every word: `transform(x) @ word embeddings^T + bias` (Devlin et al. 2018, section 3.1).
+
+    Args:
+        config: a family's config.
+        word_width: width of the word embeddings, which the table of outputs shares if it is tied.
+    """
+
+    def __init__(self, config: PretrainedConfig, word_width: int) -> None:
+        super().__init__()
+        width, std = config.hidden_size, config.initializer_range
+        self.transform = PredictionHeadTransform(width, width, config.hidden_act, config.layer_norm_eps, std)
+        self.decoder = Dense(word_width, config.vocab_size, std)
+        self.bias = self.decoder.bias
+
+    def reset_parameters(self) -> None:
+        """Start without a bias."""
+        nn.init.zeros_(self.bias)
+
+    def tie_weights(self, embeddings: nn.Embedding | None) -> None:
+        """Share the input embeddings' table, unless it is None. The bias has two names and is one tensor always."""
+        self.decoder.bias = self.bias
+        if embeddings is not None:
+            self.decoder.weight = embeddings.weight
+
+    def resize(self, vocab_size: int) -> None:
+        """Give the head scores for another number of words; new rows are drawn anew, their bias is zero."""
+        self.decoder.weight = resized(self.decoder.weight, vocab_size, self.decoder.std)
+        self.bias = resized(self.bias, vocab_size, std=0.0)
+        self.decoder.out_features = vocab_size
+        self.decoder.bias = self.bias
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Score `[batch, length, width]` as `[batch, length, vocab]`."""
+        return self.decoder(self.transform(hidden))
 
 
 def resized(parameter: Tensor, size: int, std: float, *, axis: int = 0) -> nn.Parameter:

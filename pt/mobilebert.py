@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ..core.mobilebert import MobileBertConfig
 from ..core.outputs import BaseModelOutputWithPooling, MobileBertForPreTrainingOutput
+from .attention import AttentionMask, SelfAttention, padded_positions
 from .heads import (
     ForMaskedLM,
     ForMultipleChoice,
@@ -26,17 +27,15 @@ from .heads import (
 from .inputs import check_inputs
 from .layers import (
     AddNorm,
-    AttentionMask,
     Dense,
-    Embedding,
+    Embeddings,
     Encoder,
     Intermediate,
     LayerNorm,
+    LMPredictionHead,
     NoNorm,
-    SelfAttention,
-    activation,
+    Pooler,
     normalization,
-    padded_positions,
     resized,
 )
 from .modeling import PreTrainedModel
@@ -47,52 +46,29 @@ def norm(config: MobileBertConfig, width: int) -> LayerNorm | NoNorm:
     return normalization(config.normalization_type, width, config.layer_norm_eps)
 
 
-class MobileBertEmbeddings(nn.Module):
+class MobileBertEmbeddings(Embeddings):
     """Factorised embeddings (section 3.4): words of width E, three neighbours of which make one vector of width H."""
 
     def __init__(self, config: MobileBertConfig) -> None:
-        super().__init__()
-        std = config.initializer_range
+        words, hidden = config.embedding_size, config.hidden_size
+        super().__init__(config, words, hidden, norm(config, hidden))
         self.trigram_input = config.trigram_input
         self.mask_padding = config.mask_padding
-        self.word_embeddings = Embedding(config.vocab_size, config.embedding_size, std, padding_idx=config.pad_token_id)
-        self.position_embeddings = Embedding(config.max_position_embeddings, config.hidden_size, std)
-        self.token_type_embeddings = Embedding(config.type_vocab_size, config.hidden_size, std)
         self.embedding_transformation = Dense(
-            config.embedding_size * (3 if config.trigram_input else 1), config.hidden_size, std
+            words * (3 if config.trigram_input else 1), hidden, config.initializer_range
         )
-        self.is_transformed = config.trigram_input or config.embedding_size != config.hidden_size
+        self.is_transformed = config.trigram_input or words != hidden
         # Checkpoints hold the map even where it has nothing to do; unused, it is not trained.
         self.embedding_transformation.requires_grad_(self.is_transformed)
-        self.LayerNorm = norm(config, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-    ) -> Tensor:
-        """Embed ids `[batch, length]`, or word vectors `[batch, length, E]`, as `[batch, length, H]`."""
-        if inputs_embeds is None:
-            words = self.word_embeddings(input_ids)
-        else:
-            words = inputs_embeds.to(self.word_embeddings.weight.dtype)
+    def words(self, input_ids: Tensor | None, inputs_embeds: Tensor | None, attention_mask: Tensor | None) -> Tensor:
+        """Return what words bring to the sum, `[batch, length, H]`."""
+        words = super().words(input_ids, inputs_embeds, attention_mask)
         if self.mask_padding and attention_mask is not None:
             words = words.masked_fill(padded_positions(attention_mask)[..., None], 0.0)
         if self.trigram_input:
             words = self.trigram(words)
-        if self.is_transformed:
-            words = self.embedding_transformation(words)
-
-        if position_ids is None:
-            position_ids = torch.arange(words.shape[1], device=words.device)[None]
-        if token_type_ids is None:
-            token_type_ids = torch.zeros_like(position_ids)
-        embedded = words + self.position_embeddings(position_ids) + self.token_type_embeddings(token_type_ids)
-        return self.dropout(self.LayerNorm(embedded))
+        return self.embedding_transformation(words) if self.is_transformed else words
 
     @staticmethod
     def trigram(words: Tensor) -> Tensor:
@@ -147,23 +123,21 @@ class MobileBertAttention(nn.Module):
 
     def __init__(self, config: MobileBertConfig) -> None:
         super().__init__()
-        inner, stream = config.true_hidden_size, config.hidden_size
+        inner, stream, std = config.true_hidden_size, config.hidden_size, config.initializer_range
         is_shared = config.use_bottleneck_attention or config.key_query_shared_bottleneck
+        query_width = inner if is_shared else stream
         self.self = SelfAttention(
-            query_width=inner if is_shared else stream,
-            value_width=inner if config.use_bottleneck_attention else stream,
-            width=inner,
+            query=Dense(query_width, inner, std),
+            key=Dense(query_width, inner, std),
+            value=Dense(inner if config.use_bottleneck_attention else stream, inner, std),
             num_heads=config.num_attention_heads,
             dropout=config.attention_probs_dropout_prob,
-            std=config.initializer_range,
             mask_value=config.attention_mask_value,
         )
         self.output = AddNorm(
-            inner,
-            inner,
+            Dense(inner, inner, std),
             norm(config, inner),
             dropout=0.0 if config.use_bottleneck else config.hidden_dropout_prob,
-            std=config.initializer_range,
         )
 
     def forward(
@@ -187,8 +161,8 @@ class FFNLayer(nn.Module):
     def __init__(self, config: MobileBertConfig) -> None:
         super().__init__()
         inner, std = config.true_hidden_size, config.initializer_range
-        self.intermediate = Intermediate(inner, config.intermediate_size, config.hidden_act, std)
-        self.output = AddNorm(config.intermediate_size, inner, norm(config, inner), dropout=0.0, std=std)
+        self.intermediate = Intermediate(Dense(inner, config.intermediate_size, std), config.hidden_act)
+        self.output = AddNorm(Dense(config.intermediate_size, inner, std), norm(config, inner), dropout=0.0)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map `[batch, length, B]` to the same shape."""
@@ -204,16 +178,14 @@ class MobileBertOutput(AddNorm):
     def __init__(self, config: MobileBertConfig) -> None:
         inner, std, dropout = config.true_hidden_size, config.initializer_range, config.hidden_dropout_prob
         super().__init__(
-            config.intermediate_size,
-            inner,
+            Dense(config.intermediate_size, inner, std),
             norm(config, inner),
             dropout=0.0 if config.use_bottleneck else dropout,
-            std=std,
         )
         self.bottleneck = None
         if config.use_bottleneck:
             outer_norm = norm(config, config.hidden_size)
-            self.bottleneck = AddNorm(inner, config.hidden_size, outer_norm, dropout=dropout, std=std)
+            self.bottleneck = AddNorm(Dense(inner, config.hidden_size, std), outer_norm, dropout=dropout)
 
 
 class MobileBertLayer(nn.Module):
@@ -225,9 +197,8 @@ class MobileBertLayer(nn.Module):
         self.attention = MobileBertAttention(config)
         # All but the last of the feed-forward networks; the last is `intermediate` and `output`.
         self.ffn = nn.ModuleList(FFNLayer(config) for _ in range(config.num_feedforward_networks - 1))
-        self.intermediate = Intermediate(
-            config.true_hidden_size, config.intermediate_size, config.hidden_act, config.initializer_range
-        )
+        dense = Dense(config.true_hidden_size, config.intermediate_size, config.initializer_range)
+        self.intermediate = Intermediate(dense, config.hidden_act)
         self.output = MobileBertOutput(config)
 
     def forward(
@@ -244,75 +215,30 @@ class MobileBertLayer(nn.Module):
         return hidden, probabilities
 
 
-class MobileBertPooler(nn.Module):
-    """The vector of the whole sequence: the first token's, through `tanh(dense(x))` if `classifier_activation`."""
-
-    def __init__(self, config: MobileBertConfig) -> None:
-        super().__init__()
-        self.dense = None
-        if config.classifier_activation:
-            self.dense = Dense(config.hidden_size, config.hidden_size, config.initializer_range)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Map `[batch, length, H]` to `[batch, H]`."""
-        first = hidden[:, 0]
-        return first if self.dense is None else torch.tanh(self.dense(first))
-
-
-class MobileBertPredictionHeadTransform(nn.Module):
-    """`layer_norm(activation(dense(x)))`; a layer norm whatever `normalization_type` is."""
-
-    def __init__(self, config: MobileBertConfig) -> None:
-        super().__init__()
-        self.dense = Dense(config.hidden_size, config.hidden_size, config.initializer_range)
-        self.activation = activation(config.hidden_act)
-        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Map `[batch, length, H]` to the same shape."""
-        return self.LayerNorm(self.activation(self.dense(hidden)))
-
-
-class MobileBertLMPredictionHead(nn.Module):
+class MobileBertLMPredictionHead(LMPredictionHead):
     """Scores of every word: `transform(x) @ [word embeddings^T ; dense] + bias`.
 
     The word embeddings are E wide and the stream is H wide, so the output table `[H, vocab]` is the (tied) embeddings'
-    transpose `[E, vocab]` above a table of its own, `dense`, `[H - E, vocab]`.
+    transpose `[E, vocab]` above a table of its own, `dense`, `[H - E, vocab]`. The transform's norm is a layer norm
+    whatever `normalization_type` is.
     """
 
     def __init__(self, config: MobileBertConfig) -> None:
-        super().__init__()
-        std = config.initializer_range
-        self.transform = MobileBertPredictionHeadTransform(config)
-        self.dense = Dense(config.vocab_size, config.extra_output_width(), std, bias=False)
-        self.decoder = Dense(config.embedding_size, config.vocab_size, std)
-        self.bias = self.decoder.bias
-
-    def reset_parameters(self) -> None:
-        """Start without a bias."""
-        nn.init.zeros_(self.bias)
-
-    def tie_weights(self, embeddings: nn.Embedding | None) -> None:
-        """Share the input embeddings' table, unless it is None. The bias has two names and is one tensor always."""
-        self.decoder.bias = self.bias
-        if embeddings is not None:
-            self.decoder.weight = embeddings.weight
+        super().__init__(config, config.embedding_size)
+        self.dense = Dense(config.vocab_size, config.extra_output_width(), config.initializer_range, bias=False)
 
     def resize(self, vocab_size: int) -> None:
         """Give the head scores for another number of words; new rows are drawn anew, their bias is zero."""
-        std = self.decoder.std
-        self.dense.weight = resized(self.dense.weight, vocab_size, std, axis=1)
-        self.decoder.weight = resized(self.decoder.weight, vocab_size, std)
-        self.bias = resized(self.bias, vocab_size, std=0.0)
-        self.dense.in_features = self.decoder.out_features = vocab_size
-        self.decoder.bias = self.bias
+        super().resize(vocab_size)
+        self.dense.weight = resized(self.dense.weight, vocab_size, self.dense.std, axis=1)
+        self.dense.in_features = vocab_size
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Score `[batch, length, H]` as `[batch, length, vocab]`."""
         hidden = self.transform(hidden)
         # Two products instead of one with the joined table, which would have to be copied together on every call.
         factor, rest = hidden.tensor_split([self.decoder.in_features], dim=-1)
-        return F.linear(factor, self.decoder.weight, self.bias) + rest @ self.dense.weight
+        return self.decoder(factor) + rest @ self.dense.weight
 
 
 class MobileBertPreTrainedModel(PreTrainedModel):
@@ -354,7 +280,9 @@ class MobileBertModel(MobileBertPreTrainedModel):
         super().__init__(config)
         self.embeddings = MobileBertEmbeddings(config)
         self.encoder = Encoder(MobileBertLayer(config) for _ in range(config.num_hidden_layers))
-        self.pooler = MobileBertPooler(config) if add_pooling_layer else None
+        self.pooler = None
+        if add_pooling_layer:
+            self.pooler = Pooler(config.hidden_size, config.initializer_range, bare=not config.classifier_activation)
 
     def forward(
         self,

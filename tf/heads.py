@@ -21,7 +21,7 @@ from .modeling import TFPreTrainedModel
 
 
 class HeadModel(TFPreTrainedModel):
-    """An encoder with a head. Subclasses add the head's parts in `__init__` and say whether they need the pooler."""
+    """An encoder with a head. Subclasses add the head's parts in `add_head` and say whether they need the pooler."""
 
     output_class: ClassVar[type[ModelOutput]]
     add_pooling_layer: ClassVar[bool] = False
@@ -31,6 +31,13 @@ class HeadModel(TFPreTrainedModel):
         # The encoder builds itself; inside this scope, its variables' paths begin with this model's name.
         with keras.name_scope(self.name):
             setattr(self, self.base_model_prefix, self.make_base_model(self.add_pooling_layer))
+        self.add_head()
+        self.tie_weights()
+        self.build()
+
+    def add_head(self) -> None:
+        """Make the head's parts."""
+        raise NotImplementedError
 
     def respond(self, encoded: ModelOutput, loss: Any, **scores: Any) -> ModelOutput:
         """Put together the output: the loss if there is one, the scores, and what the encoder was asked for."""
@@ -83,14 +90,13 @@ class ForPreTraining(HeadModel):
     targets = {"labels": "prediction_logits", "next_sentence_label": "seq_relationship_logits"}
     add_pooling_layer = True
 
-    def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
-        super().__init__(config, dtype=dtype, name=name, **kwargs)
+    def add_head(self) -> None:
+        """Make both heads."""
+        config = self.config
         seq_relationship = Dense(
-            self.config.hidden_size, 2, config.initializer_range, dtype=self.dtype_policy, name="seq_relationship"
+            config.hidden_size, 2, config.initializer_range, dtype=self.dtype_policy, name="seq_relationship"
         )
         self.cls = _Heads(predictions=self.make_lm_head(), seq_relationship=seq_relationship)
-        self.tie_weights()
-        self.build()
 
     def get_lm_head(self) -> keras.layers.Layer:
         """Return the part that scores words."""
@@ -137,11 +143,9 @@ class ForMaskedLM(LabelledModel):
 
     output_class = outputs.MaskedLMOutput
 
-    def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
-        super().__init__(config, dtype=dtype, name=name, **kwargs)
+    def add_head(self) -> None:
+        """Make the part that scores words."""
         self.cls = _Heads(predictions=self.make_lm_head())
-        self.tie_weights()
-        self.build()
 
     def get_lm_head(self) -> keras.layers.Layer:
         """Return the part that scores words."""
@@ -159,13 +163,13 @@ class ForNextSentencePrediction(LabelledModel):
     output_class = outputs.NextSentencePredictorOutput
     add_pooling_layer = True
 
-    def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
-        super().__init__(config, dtype=dtype, name=name, **kwargs)
+    def add_head(self) -> None:
+        """Make the part that scores a pair of sentences."""
+        config = self.config
         seq_relationship = Dense(
-            self.config.hidden_size, 2, config.initializer_range, dtype=self.dtype_policy, name="seq_relationship"
+            config.hidden_size, 2, config.initializer_range, dtype=self.dtype_policy, name="seq_relationship"
         )
         self.cls = _Heads(seq_relationship=seq_relationship)
-        self.build()
 
     def logits(self, encoded: ModelOutput, training: bool | None = None) -> Any:
         """Score `[batch, hidden]` as `[batch, 2]`."""
@@ -202,14 +206,13 @@ class ForSequenceClassification(LabelledModel):
     output_class = outputs.SequenceClassifierOutput
     add_pooling_layer = True
 
-    def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
-        super().__init__(config, dtype=dtype, name=name, **kwargs)
-        dtype = self.dtype_policy
-        self.dropout = keras.layers.Dropout(self.config.head_dropout_prob, dtype=dtype, name="dropout")
+    def add_head(self) -> None:
+        """Make the classifier."""
+        config, dtype = self.config, self.dtype_policy
+        self.dropout = keras.layers.Dropout(config.head_dropout_prob, dtype=dtype, name="dropout")
         self.classifier = Dense(
-            self.config.hidden_size, config.num_labels, config.initializer_range, dtype=dtype, name="classifier"
+            config.hidden_size, config.num_labels, config.initializer_range, dtype=dtype, name="classifier"
         )
-        self.build()
 
     def logits(self, encoded: ModelOutput, training: bool | None = None) -> Any:
         """Score `[batch, hidden]` as `[batch, num_labels]`."""
@@ -232,12 +235,15 @@ class ForMultipleChoice(LabelledModel):
     output_class = outputs.MultipleChoiceModelOutput
     add_pooling_layer = True
 
-    def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
-        super().__init__(config, dtype=dtype, name=name, **kwargs)
-        dtype = self.dtype_policy
-        self.dropout = keras.layers.Dropout(self.config.head_dropout_prob, dtype=dtype, name="dropout")
-        self.classifier = Dense(self.config.hidden_size, 1, config.initializer_range, dtype=dtype, name="classifier")
-        self.build()
+    def add_head(self) -> None:
+        """Make the classifier."""
+        config, dtype = self.config, self.dtype_policy
+        self.dropout = keras.layers.Dropout(config.head_dropout_prob, dtype=dtype, name="dropout")
+        self.classifier = Dense(config.hidden_size, 1, config.initializer_range, dtype=dtype, name="classifier")
+
+    def logits(self, encoded: ModelOutput, training: bool | None = None) -> Any:
+        """Score `[batch * choices, hidden]` as `[batch * choices, 1]`."""
+        return self.classifier(self.dropout(encoded.pooler_output, training=training))
 
     def call(
         self,
@@ -265,8 +271,7 @@ class ForMultipleChoice(LabelledModel):
             output_hidden_states=output_hidden_states,
             training=training,
         )
-        scores = self.classifier(self.dropout(encoded.pooler_output, training=training))
-        logits = ops.reshape(scores, (-1, num_choices))
+        logits = ops.reshape(self.logits(encoded, training), (-1, num_choices))
         return self.respond(encoded, None if labels is None else self.loss_of(logits, labels), logits=logits)
 
 
@@ -275,14 +280,13 @@ class ForTokenClassification(LabelledModel):
 
     output_class = outputs.TokenClassifierOutput
 
-    def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
-        super().__init__(config, dtype=dtype, name=name, **kwargs)
-        dtype = self.dtype_policy
-        self.dropout = keras.layers.Dropout(self.config.head_dropout_prob, dtype=dtype, name="dropout")
+    def add_head(self) -> None:
+        """Make the classifier."""
+        config, dtype = self.config, self.dtype_policy
+        self.dropout = keras.layers.Dropout(config.head_dropout_prob, dtype=dtype, name="dropout")
         self.classifier = Dense(
-            self.config.hidden_size, config.num_labels, config.initializer_range, dtype=dtype, name="classifier"
+            config.hidden_size, config.num_labels, config.initializer_range, dtype=dtype, name="classifier"
         )
-        self.build()
 
     def logits(self, encoded: ModelOutput, training: bool | None = None) -> Any:
         """Score `[batch, length, hidden]` as `[batch, length, num_labels]`."""
@@ -295,12 +299,12 @@ class ForQuestionAnswering(HeadModel):
     targets = {"start_positions": "start_logits", "end_positions": "end_logits"}
     output_class = outputs.QuestionAnsweringModelOutput
 
-    def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
-        super().__init__(config, dtype=dtype, name=name, **kwargs)
+    def add_head(self) -> None:
+        """Make the part that scores starts and ends."""
+        config = self.config
         self.qa_outputs = Dense(
-            self.config.hidden_size, 2, config.initializer_range, dtype=self.dtype_policy, name="qa_outputs"
+            config.hidden_size, 2, config.initializer_range, dtype=self.dtype_policy, name="qa_outputs"
         )
-        self.build()
 
     def call(
         self,

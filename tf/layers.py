@@ -1,4 +1,4 @@
-"""Building blocks that every family shares: dense maps, norms, embeddings, self-attention and the stack of layers.
+"""Building blocks that families share: dense maps, norms, embeddings, feed-forward networks and the stack of layers.
 
 A block takes explicit widths and draws its own new weights, so that a model is ready once it is made: building a block
 builds its parts, without data. Its variables have the paths they have on the Hub, by the layers' names. `std` is the
@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import keras
-import ml_dtypes
 from keras import ops
+
+from ..core.config import PretrainedConfig
+
+if TYPE_CHECKING:
+    from .attention import AttentionMask
 
 Activation = Callable[[Any], Any]
 
@@ -88,6 +92,69 @@ class Dense(keras.layers.Dense):
             "trainable": self.trainable,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
         }
+
+
+class GroupedDense(keras.layers.Layer):
+    """A dense map of each group of channels apart; the weight is `[groups, in/groups, out/groups]`.
+
+    The grouped convolution of size 1 (Iandola et al. 2020, section 3).
+
+    Args:
+        in_features: width of the input; `groups` divides it.
+        out_features: width of the output; `groups` divides it.
+        groups: number of groups.
+        std: standard deviation of new weights.
+        bias: whether there is a bias `[out_features]`.
+    """
+
+    # The weight's name, which tells the tables in `conversion/names.py` how it lies in a checkpoint.
+    weight_name: ClassVar[str] = "weight"
+
+    def __init__(
+        self, in_features: int, out_features: int, groups: int, std: float, *, bias: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.in_features = in_features
+        self.out_features = out_features
+        self.groups = groups
+        self.std = std
+        self.use_bias = bias
+
+    def build(self, input_shape: Any = None) -> None:
+        """Make the variables."""
+        shape = (self.groups, self.in_features // self.groups, self.out_features // self.groups)
+        initializer = keras.initializers.TruncatedNormal(stddev=self.std)
+        self.weight = self.add_weight(shape=shape, initializer=initializer, name=self.weight_name)
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(shape=(self.out_features,), initializer="zeros", name="bias")
+
+    def call(self, values: Any) -> Any:
+        """`[..., in_features]` -> `[..., out_features]`, the groups' results side by side."""
+        if self.groups == 1:
+            mapped = ops.matmul(values, self.weight[0])
+        else:
+            outer = ops.shape(values)[:-1]
+            grouped = ops.reshape(values, (*outer, self.groups, self.in_features // self.groups))
+            mapped = ops.reshape(ops.einsum("...gi,gio->...go", grouped, self.weight), (*outer, self.out_features))
+        return mapped if self.bias is None else mapped + self.bias
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "in_features": self.in_features,
+            "out_features": self.out_features,
+            "groups": self.groups,
+            "std": self.std,
+            "bias": self.use_bias,
+        }
+
+
+class GroupedConvolution(GroupedDense):
+    """The same map, stored in a checkpoint as a convolution of size 1: the weight is `[out, in/groups, 1]` there."""
+
+    weight_name = "grouped_kernel"
 
 
 class Embedding(keras.layers.Embedding):
@@ -179,165 +246,84 @@ def normalization(kind: str, width: int, epsilon: float, **kwargs: Any) -> Layer
     return LayerNorm(width, 1e-6 if kind == "manual_layer_norm" else epsilon, **kwargs)
 
 
-class AttentionMask(NamedTuple):
-    """Which keys each query may attend to.
-
-    Attributes:
-        keep: bool `[batch, 1, 1 or length, length]`, True where the key may be attended to.
-    """
-
-    keep: Any
-
-    @classmethod
-    def of(cls, attention_mask: Any) -> AttentionMask | None:
-        """Make one from a caller's mask `[batch, length]` or `[batch, length, length]`, in which 0 masks."""
-        if attention_mask is None:
-            return None
-        keep = ops.cast(attention_mask, "bool")
-        return cls(keep[:, None, None, :] if len(keep.shape) == 2 else keep[:, None])
-
-
-def padded_positions(attention_mask: Any) -> Any:
-    """Return bool `[batch, length]`: the positions that a mask hides from every query."""
-    keep = ops.cast(attention_mask, "bool")
-    return ops.logical_not(keep if len(keep.shape) == 2 else ops.any(keep, axis=1))
-
-
-def attend(
-    query: Any,
-    key: Any,
-    value: Any,
-    mask: AttentionMask | None,
-    *,
-    dropout: Callable[[Any], Any],
-    mask_value: float | None = None,
-    output_attentions: bool = False,
-) -> tuple[Any, Any]:
-    """Scaled dot-product attention: `softmax(query @ key^T / sqrt(width)) @ value` (Vaswani et al. 2017, equation 1).
-
-    A query whose keys are all masked attends to all alike. `keras.ops.dot_product_attention` has no such guarantee,
-    scales by a float32 number even in float64, and on TensorFlow runs these same operations.
+class Embeddings(Block):
+    """The sum of a word's, its position's and its segment's vector, normalised (Devlin et al. 2018, section 3).
 
     Args:
-        query: `[batch, heads, length, width of a head]`.
-        key: shaped like `query`.
-        value: shaped like `query`.
-        mask: which keys may be attended to; None is all.
-        dropout: the layer that drops probabilities in training.
-        mask_value: the score of masked keys; None is the dtype's lowest number, which masks them fully.
-        output_attentions: whether to return the probabilities.
-
-    Returns:
-        The context, shaped like `query`, and the probabilities `[batch, heads, length, length]` before dropout or None.
-    """
-    scores = ops.matmul(query, ops.swapaxes(key, -1, -2)) / math.sqrt(query.shape[-1])
-    # Half precision sums too coarsely, and may not hold `mask_value`.
-    scores = ops.cast(scores, keras.backend.result_type(scores.dtype, "float32"))
-    if mask is not None:
-        lowest = float(ml_dtypes.finfo(keras.backend.standardize_dtype(scores.dtype)).min)
-        scores = ops.where(mask.keep, scores, lowest if mask_value is None else mask_value)
-    probabilities = ops.cast(ops.softmax(scores, axis=-1), value.dtype)
-    context = ops.matmul(dropout(probabilities), value)
-    return context, probabilities if output_attentions else None
-
-
-class SelfAttention(Block):
-    """Multi-head attention up to the heads' concatenation, without the dense map after it.
-
-    Args:
-        query_width: width of what queries and keys are computed from.
-        value_width: width of what values are computed from.
-        width: width of all heads together.
-        num_heads: number of heads; it divides `width`.
-        dropout: dropout of the probabilities.
-        std: standard deviation of new weights.
-        mask_value: see `attend`.
+        config: a family's config.
+        word_width: width of the word vectors.
+        width: width of the positions' and segments' vectors, and of the sum.
+        norm: what the sum goes through.
     """
 
     def __init__(
-        self,
-        query_width: int,
-        value_width: int,
-        width: int,
-        num_heads: int,
-        *,
-        dropout: float,
-        std: float,
-        mask_value: float | None = None,
-        **kwargs: Any,
+        self, config: PretrainedConfig, word_width: int, width: int, norm: keras.layers.Layer, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self.num_heads = num_heads
-        self.mask_value = mask_value
-        self.query = Dense(query_width, width, std, dtype=self.dtype_policy, name="query")
-        self.key = Dense(query_width, width, std, dtype=self.dtype_policy, name="key")
-        self.value = Dense(value_width, width, std, dtype=self.dtype_policy, name="value")
-        self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
+        std, dtype = config.initializer_range, self.dtype_policy
+        self.word_embeddings = Embedding(
+            config.vocab_size,
+            word_width,
+            std,
+            padding_idx=config.pad_token_id,
+            dtype=dtype,
+            name="word_embeddings",
+        )
+        self.position_embeddings = Embedding(
+            config.max_position_embeddings, width, std, dtype=dtype, name="position_embeddings"
+        )
+        self.token_type_embeddings = Embedding(
+            config.type_vocab_size, width, std, dtype=dtype, name="token_type_embeddings"
+        )
+        self.LayerNorm = norm
+        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype, name="dropout")
 
     def call(
         self,
-        query_input: Any,
-        key_input: Any,
-        value_input: Any,
-        attention_mask: AttentionMask | None = None,
-        output_attentions: bool = False,
-    ) -> tuple[Any, Any]:
-        """Attend.
+        input_ids: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        inputs_embeds: Any = None,
+        attention_mask: Any = None,
+    ) -> Any:
+        """Embed ids `[batch, length]`, or word vectors `[batch, length, word_width]`, as `[batch, length, width]`."""
+        words = self.words(input_ids, inputs_embeds, attention_mask)
+        if position_ids is None:
+            position_ids = ops.arange(ops.shape(words)[1])[None]
+        if token_type_ids is None:
+            token_type_ids = ops.zeros_like(position_ids)
+        embedded = words + self.position_embeddings(position_ids) + self.token_type_embeddings(token_type_ids)
+        return self.dropout(self.LayerNorm(embedded))
 
-        Args:
-            query_input: `[batch, length, query_width]`.
-            key_input: shaped like `query_input`.
-            value_input: `[batch, length, value_width]`.
-            attention_mask: which keys may be attended to.
-            output_attentions: whether to return the probabilities.
-
-        Returns:
-            The context `[batch, length, width]`, and the probabilities `[batch, heads, length, length]` or None.
-        """
-        context, probabilities = attend(
-            self._split_heads(self.query(query_input)),
-            self._split_heads(self.key(key_input)),
-            self._split_heads(self.value(value_input)),
-            attention_mask,
-            dropout=self.dropout,
-            mask_value=self.mask_value,
-            output_attentions=output_attentions,
-        )
-        batch, length, _ = ops.shape(query_input)
-        return ops.reshape(ops.swapaxes(context, 1, 2), (batch, length, self.query.units)), probabilities
-
-    def _split_heads(self, values: Any) -> Any:
-        """`[batch, length, width]` -> `[batch, heads, length, width / heads]`."""
-        batch, length, width = ops.shape(values)
-        return ops.swapaxes(ops.reshape(values, (batch, length, self.num_heads, width // self.num_heads)), 1, 2)
+    def words(self, input_ids: Any, inputs_embeds: Any, attention_mask: Any) -> Any:
+        """Return what words bring to the sum, `[batch, length, width]`."""
+        return self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
 
 
 class Intermediate(Block):
     """The first half of a feed-forward network: `activation(dense(x))`."""
 
-    def __init__(self, width: int, inner_width: int, activation_name: str, std: float, **kwargs: Any) -> None:
+    def __init__(self, dense: keras.layers.Layer, activation_name: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.dense = Dense(width, inner_width, std, dtype=self.dtype_policy, name="dense")
+        self.dense = dense
         self.activation = activation(activation_name)
 
     def call(self, hidden: Any) -> Any:
-        """`[batch, length, width]` -> `[batch, length, inner_width]`."""
+        """`[batch, length, width]` -> `[batch, length, inner width]`."""
         return self.activation(self.dense(hidden))
 
 
 class AddNorm(Block):
     """What closes each sub-layer of a transformer: `norm(dropout(dense(x)) + residual)`."""
 
-    def __init__(
-        self, in_width: int, width: int, norm: keras.layers.Layer, *, dropout: float, std: float, **kwargs: Any
-    ) -> None:
+    def __init__(self, dense: keras.layers.Layer, norm: keras.layers.Layer, *, dropout: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.dense = Dense(in_width, width, std, dtype=self.dtype_policy, name="dense")
+        self.dense = dense
         self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
         self.LayerNorm = norm
 
     def call(self, values: Any, residual: Any) -> Any:
-        """`[batch, length, in_width]` and a residual `[batch, length, width]` -> `[batch, length, width]`."""
+        """`[batch, length, inner width]` and a residual `[batch, length, width]` -> `[batch, length, width]`."""
         return self.LayerNorm(self.dropout(self.dense(values)) + residual)
 
 
@@ -410,6 +396,98 @@ def _checkpoint(
 
     outputs = keras.remat(run)(hidden)
     return outputs if output_attentions else (outputs, None)
+
+
+class Pooler(Block):
+    """The vector of the whole sequence: the first token's, through `tanh(dense(x))` unless `bare`."""
+
+    def __init__(self, width: int, std: float, *, bare: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dense = None if bare else Dense(width, width, std, dtype=self.dtype_policy, name="dense")
+
+    def call(self, hidden: Any) -> Any:
+        """Map `[batch, length, width]` to `[batch, width]`."""
+        first = hidden[:, 0]
+        return first if self.dense is None else ops.tanh(self.dense(first))
+
+
+class PredictionHeadTransform(Block):
+    """What a language-model head does before it scores words: `layer_norm(activation(dense(x)))`."""
+
+    def __init__(
+        self, in_width: int, width: int, activation_name: str, epsilon: float, std: float, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.dense = Dense(in_width, width, std, dtype=self.dtype_policy, name="dense")
+        self.activation = activation(activation_name)
+        self.LayerNorm = LayerNorm(width, epsilon, dtype=self.dtype_policy, name="LayerNorm")
+
+    def call(self, hidden: Any) -> Any:
+        """Map `[batch, length, in_width]` to `[batch, length, width]`."""
+        return self.LayerNorm(self.activation(self.dense(hidden)))
+
+
+class LMPredictionHead(Block):
+    """Scores of every word: `transform(x) @ word embeddings^T + bias` (Devlin et al. 2018, section 3.1).
+
+    Args:
+        config: a family's config.
+        word_width: width of the word embeddings, which the table of outputs shares if it is tied.
+    """
+
+    def __init__(self, config: PretrainedConfig, word_width: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        width, std = config.hidden_size, config.initializer_range
+        self.config = config
+        self.word_width = word_width
+        self.transform = PredictionHeadTransform(
+            width, width, config.hidden_act, config.layer_norm_eps, std, dtype=self.dtype_policy, name="transform"
+        )
+
+    def build(self, input_shape: Any = None) -> None:
+        """Start without a bias."""
+        super().build(input_shape)
+        self.bias = self.add_weight(shape=(self.config.vocab_size,), initializer="zeros", name="bias")
+
+    def tie_weights(self, embeddings: Embedding | None) -> None:
+        """Share the input embeddings' table; None makes a table of the head's own. To be done once, before building."""
+        if embeddings is None:
+            shape, std = (self.config.vocab_size, self.word_width), self.config.initializer_range
+            embeddings = Table(shape, std, dtype=self.dtype_policy, name="decoder")
+        self.decoder = embeddings
+
+    def resize(self, vocab_size: int) -> None:
+        """Give the head scores for another number of words; new rows are drawn anew, their bias is zero."""
+        if isinstance(self.decoder, Table):
+            self.decoder.resize(vocab_size)
+        replace_weight(self, "bias", resized(self.bias, vocab_size, std=0.0))
+
+    def call(self, hidden: Any) -> Any:
+        """Score `[batch, length, width]` as `[batch, length, vocab]`."""
+        return ops.matmul(self.transform(hidden), ops.transpose(self.decoder.embeddings)) + self.bias
+
+
+class Table(keras.layers.Layer):
+    """A bare matrix `weight`, possibly without rows; like an `Embedding`'s, it is also called `embeddings`."""
+
+    def __init__(self, shape: tuple[int, int], std: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.shape = shape
+        self.std = std
+
+    def build(self, input_shape: Any = None) -> None:
+        """Make the variable."""
+        initializer = keras.initializers.TruncatedNormal(stddev=self.std)
+        self.weight = self.add_weight(shape=self.shape, initializer=initializer, name="weight")
+
+    @property
+    def embeddings(self) -> Any:
+        """The matrix."""
+        return self.weight
+
+    def resize(self, size: int, *, axis: int = 0) -> None:
+        """Cut or grow the matrix along an axis; what is new is drawn anew."""
+        replace_weight(self, "weight", resized(self.weight, size, self.std, axis=axis))
 
 
 def resized(parameter: Any, size: int, std: float, *, axis: int = 0) -> Any:

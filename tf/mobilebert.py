@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 from keras import ops
 
 from ..core.mobilebert import MobileBertConfig
 from ..core.outputs import BaseModelOutputWithPooling, MobileBertForPreTrainingOutput
+from .attention import AttentionMask, SelfAttention, padded_positions
 from .heads import (
     ForMaskedLM,
     ForMultipleChoice,
@@ -27,20 +27,17 @@ from .heads import (
 from .inputs import check_inputs
 from .layers import (
     AddNorm,
-    AttentionMask,
     Block,
     Dense,
-    Embedding,
+    Embeddings,
     Encoder,
     Intermediate,
     LayerNorm,
+    LMPredictionHead,
     NoNorm,
-    SelfAttention,
-    activation,
+    Pooler,
+    Table,
     normalization,
-    padded_positions,
-    replace_weight,
-    resized,
 )
 from .modeling import TFPreTrainedModel
 
@@ -50,64 +47,33 @@ def norm(config: MobileBertConfig, width: int, **kwargs: Any) -> LayerNorm | NoN
     return normalization(config.normalization_type, width, config.layer_norm_eps, name="LayerNorm", **kwargs)
 
 
-class MobileBertEmbeddings(Block):
+class MobileBertEmbeddings(Embeddings):
     """Factorised embeddings (section 3.4): words of width E, three neighbours of which make one vector of width H."""
 
     def __init__(self, config: MobileBertConfig, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        std, dtype = config.initializer_range, self.dtype_policy
+        words, hidden = config.embedding_size, config.hidden_size
+        super().__init__(config, words, hidden, norm(config, hidden, dtype=kwargs.get("dtype")), **kwargs)
         self.trigram_input = config.trigram_input
         self.mask_padding = config.mask_padding
-        self.word_embeddings = Embedding(
-            config.vocab_size,
-            config.embedding_size,
-            std,
-            padding_idx=config.pad_token_id,
-            dtype=dtype,
-            name="word_embeddings",
-        )
-        self.position_embeddings = Embedding(
-            config.max_position_embeddings, config.hidden_size, std, dtype=dtype, name="position_embeddings"
-        )
-        self.token_type_embeddings = Embedding(
-            config.type_vocab_size, config.hidden_size, std, dtype=dtype, name="token_type_embeddings"
-        )
-        self.is_transformed = config.trigram_input or config.embedding_size != config.hidden_size
+        self.is_transformed = config.trigram_input or words != hidden
         # Checkpoints hold the map even where it has nothing to do; unused, it is not trained.
         self.embedding_transformation = Dense(
-            config.embedding_size * (3 if config.trigram_input else 1),
-            config.hidden_size,
-            std,
+            words * (3 if config.trigram_input else 1),
+            hidden,
+            config.initializer_range,
             trainable=self.is_transformed,
-            dtype=dtype,
+            dtype=self.dtype_policy,
             name="embedding_transformation",
         )
-        self.LayerNorm = norm(config, config.hidden_size, dtype=dtype)
-        self.dropout = keras.layers.Dropout(config.hidden_dropout_prob, dtype=dtype, name="dropout")
 
-    def call(
-        self,
-        input_ids: Any = None,
-        token_type_ids: Any = None,
-        position_ids: Any = None,
-        inputs_embeds: Any = None,
-        attention_mask: Any = None,
-    ) -> Any:
-        """Embed ids `[batch, length]`, or word vectors `[batch, length, E]`, as `[batch, length, H]`."""
-        words = self.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+    def words(self, input_ids: Any, inputs_embeds: Any, attention_mask: Any) -> Any:
+        """Return what words bring to the sum, `[batch, length, H]`."""
+        words = super().words(input_ids, inputs_embeds, attention_mask)
         if self.mask_padding and attention_mask is not None:
             words = ops.where(padded_positions(attention_mask)[..., None], 0.0, words)
         if self.trigram_input:
             words = self.trigram(words)
-        if self.is_transformed:
-            words = self.embedding_transformation(words)
-
-        if position_ids is None:
-            position_ids = ops.arange(ops.shape(words)[1])[None]
-        if token_type_ids is None:
-            token_type_ids = ops.zeros_like(position_ids)
-        embedded = words + self.position_embeddings(position_ids) + self.token_type_embeddings(token_type_ids)
-        return self.dropout(self.LayerNorm(embedded))
+        return self.embedding_transformation(words) if self.is_transformed else words
 
     @staticmethod
     def trigram(words: Any) -> Any:
@@ -166,25 +132,24 @@ class MobileBertAttention(Block):
 
     def __init__(self, config: MobileBertConfig, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        inner, stream, dtype = config.true_hidden_size, config.hidden_size, self.dtype_policy
-        is_shared = config.use_bottleneck_attention or config.key_query_shared_bottleneck
+        inner, stream, std = config.true_hidden_size, config.hidden_size, config.initializer_range
+        is_shared, dtype = config.use_bottleneck_attention or config.key_query_shared_bottleneck, self.dtype_policy
+        query_width = inner if is_shared else stream
+        value_width = inner if config.use_bottleneck_attention else stream
         self.self = SelfAttention(
-            query_width=inner if is_shared else stream,
-            value_width=inner if config.use_bottleneck_attention else stream,
-            width=inner,
+            query=Dense(query_width, inner, std, dtype=dtype, name="query"),
+            key=Dense(query_width, inner, std, dtype=dtype, name="key"),
+            value=Dense(value_width, inner, std, dtype=dtype, name="value"),
             num_heads=config.num_attention_heads,
             dropout=config.attention_probs_dropout_prob,
-            std=config.initializer_range,
             mask_value=config.attention_mask_value,
             dtype=dtype,
             name="self",
         )
         self.output_ = AddNorm(
-            inner,
-            inner,
+            Dense(inner, inner, std, dtype=dtype, name="dense"),
             norm(config, inner, dtype=dtype),
             dropout=0.0 if config.use_bottleneck else config.hidden_dropout_prob,
-            std=config.initializer_range,
             dtype=dtype,
             name="output",
         )
@@ -210,15 +175,14 @@ class FFNLayer(Block):
     def __init__(self, config: MobileBertConfig, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         inner, std, dtype = config.true_hidden_size, config.initializer_range, self.dtype_policy
+        wide = config.intermediate_size
         self.intermediate = Intermediate(
-            inner, config.intermediate_size, config.hidden_act, std, dtype=dtype, name="intermediate"
+            Dense(inner, wide, std, dtype=dtype, name="dense"), config.hidden_act, dtype=dtype, name="intermediate"
         )
         self.output_ = AddNorm(
-            config.intermediate_size,
-            inner,
+            Dense(wide, inner, std, dtype=dtype, name="dense"),
             norm(config, inner, dtype=dtype),
             dropout=0.0,
-            std=std,
             dtype=dtype,
             name="output",
         )
@@ -236,20 +200,21 @@ class MobileBertOutput(AddNorm):
 
     def __init__(self, config: MobileBertConfig, **kwargs: Any) -> None:
         inner, std, dropout = config.true_hidden_size, config.initializer_range, config.hidden_dropout_prob
+        dtype = kwargs.get("dtype")
         super().__init__(
-            config.intermediate_size,
-            inner,
-            norm(config, inner, dtype=kwargs.get("dtype")),
+            Dense(config.intermediate_size, inner, std, dtype=dtype, name="dense"),
+            norm(config, inner, dtype=dtype),
             dropout=0.0 if config.use_bottleneck else dropout,
-            std=std,
             **kwargs,
         )
         self.bottleneck = None
         if config.use_bottleneck:
-            dtype = self.dtype_policy
-            outer_norm = norm(config, config.hidden_size, dtype=dtype)
             self.bottleneck = AddNorm(
-                inner, config.hidden_size, outer_norm, dropout=dropout, std=std, dtype=dtype, name="bottleneck"
+                Dense(inner, config.hidden_size, std, dtype=dtype, name="dense"),
+                norm(config, config.hidden_size, dtype=dtype),
+                dropout=dropout,
+                dtype=dtype,
+                name="bottleneck",
             )
 
 
@@ -263,13 +228,9 @@ class MobileBertLayer(Block):
         self.attention = MobileBertAttention(config, dtype=dtype, name="attention")
         # All but the last of the feed-forward networks; the last is `intermediate` and `output_`.
         self.ffn = [FFNLayer(config, dtype=dtype, name=f"ffn.{i}") for i in range(config.num_feedforward_networks - 1)]
+        inner, wide, std = config.true_hidden_size, config.intermediate_size, config.initializer_range
         self.intermediate = Intermediate(
-            config.true_hidden_size,
-            config.intermediate_size,
-            config.hidden_act,
-            config.initializer_range,
-            dtype=dtype,
-            name="intermediate",
+            Dense(inner, wide, std, dtype=dtype, name="dense"), config.hidden_act, dtype=dtype, name="intermediate"
         )
         self.output_ = MobileBertOutput(config, dtype=dtype, name="output")
 
@@ -287,96 +248,31 @@ class MobileBertLayer(Block):
         return hidden, probabilities
 
 
-class MobileBertPooler(Block):
-    """The vector of the whole sequence: the first token's, through `tanh(dense(x))` if `classifier_activation`."""
-
-    def __init__(self, config: MobileBertConfig, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.dense = None
-        if config.classifier_activation:
-            self.dense = Dense(
-                config.hidden_size, config.hidden_size, config.initializer_range, dtype=self.dtype_policy, name="dense"
-            )
-
-    def call(self, hidden: Any) -> Any:
-        """Map `[batch, length, H]` to `[batch, H]`."""
-        first = hidden[:, 0]
-        return first if self.dense is None else ops.tanh(self.dense(first))
-
-
-class MobileBertPredictionHeadTransform(Block):
-    """`layer_norm(activation(dense(x)))`; a layer norm whatever `normalization_type` is."""
-
-    def __init__(self, config: MobileBertConfig, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        dtype = self.dtype_policy
-        self.dense = Dense(config.hidden_size, config.hidden_size, config.initializer_range, dtype=dtype, name="dense")
-        self.activation = activation(config.hidden_act)
-        self.LayerNorm = LayerNorm(config.hidden_size, config.layer_norm_eps, dtype=dtype, name="LayerNorm")
-
-    def call(self, hidden: Any) -> Any:
-        """Map `[batch, length, H]` to the same shape."""
-        return self.LayerNorm(self.activation(self.dense(hidden)))
-
-
-class MobileBertLMPredictionHead(Block):
+class MobileBertLMPredictionHead(LMPredictionHead):
     """Scores of every word: `transform(x) @ [word embeddings^T ; dense] + bias`.
 
     The word embeddings are E wide and the stream is H wide, so the output table `[H, vocab]` is the (tied) embeddings'
-    transpose `[E, vocab]` above a table of its own, `dense`, `[H - E, vocab]`.
+    transpose `[E, vocab]` above a table of its own, `dense`, `[H - E, vocab]`. The transform's norm is a layer norm
+    whatever `normalization_type` is.
     """
 
     def __init__(self, config: MobileBertConfig, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        std, dtype = config.initializer_range, self.dtype_policy
-        self.config = config
-        self.transform = MobileBertPredictionHeadTransform(config, dtype=dtype, name="transform")
-        self.dense = _Table((config.extra_output_width(), config.vocab_size), std, dtype=dtype, name="dense")
-
-    def build(self, input_shape: Any = None) -> None:
-        """Start without a bias."""
-        super().build(input_shape)
-        self.bias = self.add_weight(shape=(self.config.vocab_size,), initializer="zeros", name="bias")
-
-    def tie_weights(self, embeddings: Embedding | None) -> None:
-        """Share the input embeddings' table; None makes a table of the head's own. To be done once, before building."""
-        if embeddings is None:
-            shape, std = (self.config.vocab_size, self.config.embedding_size), self.config.initializer_range
-            embeddings = _Table(shape, std, dtype=self.dtype_policy, name="decoder")
-        self.decoder = embeddings
+        super().__init__(config, config.embedding_size, **kwargs)
+        shape = (config.extra_output_width(), config.vocab_size)
+        self.dense = Table(shape, config.initializer_range, dtype=self.dtype_policy, name="dense")
 
     def resize(self, vocab_size: int) -> None:
         """Give the head scores for another number of words; new rows are drawn anew, their bias is zero."""
-        std = self.dense.std
-        replace_weight(self.dense, "weight", resized(self.dense.weight, vocab_size, std, axis=1))
-        if isinstance(self.decoder, _Table):
-            replace_weight(self.decoder, "weight", resized(self.decoder.weight, vocab_size, std))
-        replace_weight(self, "bias", resized(self.bias, vocab_size, std=0.0))
+        super().resize(vocab_size)
+        self.dense.resize(vocab_size, axis=1)
 
     def call(self, hidden: Any) -> Any:
         """Score `[batch, length, H]` as `[batch, length, vocab]`."""
         hidden = self.transform(hidden)
         # Two products instead of one with the joined table, which would have to be copied together on every call.
-        words = self.decoder.embeddings
-        factor, rest = hidden[..., : words.shape[1]], hidden[..., words.shape[1] :]
-        return ops.matmul(factor, ops.transpose(words)) + ops.matmul(rest, self.dense.weight) + self.bias
-
-
-class _Table(keras.layers.Layer):
-    """A bare matrix `weight`, possibly without rows."""
-
-    def __init__(self, shape: tuple[int, int], std: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.shape = shape
-        self.std = std
-
-    def build(self, input_shape: Any = None) -> None:
-        initializer = keras.initializers.TruncatedNormal(stddev=self.std)
-        self.weight = self.add_weight(shape=self.shape, initializer=initializer, name="weight")
-
-    @property
-    def embeddings(self) -> Any:
-        return self.weight
+        factor, rest = hidden[..., : self.word_width], hidden[..., self.word_width :]
+        scores = ops.matmul(factor, ops.transpose(self.decoder.embeddings)) + ops.matmul(rest, self.dense.weight)
+        return scores + self.bias
 
 
 class MobileBertPreTrainedModel(TFPreTrainedModel):
@@ -430,7 +326,10 @@ class TFMobileBertModel(MobileBertPreTrainedModel):
         self.embeddings = MobileBertEmbeddings(config, dtype=dtype, name="embeddings")
         layers = [MobileBertLayer(config, dtype=dtype, name=f"layer.{i}") for i in range(config.num_hidden_layers)]
         self.encoder = Encoder(layers, dtype=dtype, name="encoder")
-        self.pooler = MobileBertPooler(config, dtype=dtype, name="pooler") if add_pooling_layer else None
+        self.pooler = None
+        if add_pooling_layer:
+            width, std, bare = config.hidden_size, config.initializer_range, not config.classifier_activation
+            self.pooler = Pooler(width, std, bare=bare, dtype=dtype, name="pooler")
         self.build()
 
     def get_config(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import optree
 from keras import ops
 
 from ..conversion.checkpoint import Checkpoint, LazyTensor, LoadReport, match_tensors, open_checkpoint, write_checkpoint
-from ..conversion.names import Layout, apply_layout, family_names, keras_to_hub, layout_shape
+from ..conversion.names import Layout, family_names, from_hub, hub_shape, keras_to_hub, to_hub
 from ..core.config import IGNORED_LABEL, PretrainedConfig
 from ..core.outputs import OUTPUT_CLASSES, ModelOutput, Trace
 from ..errors import ConfigError, InputError
@@ -341,14 +341,14 @@ class TFPreTrainedModel(keras.Model):
         """Assign the checkpoint's tensors one by one, so that a second copy of one of them at most is in memory."""
         held = self._hub_variables()
         plan = match_tensors(
-            {name: layout_shape(tuple(variable.shape), layout) for name, (variable, layout) in held.items()},
+            {name: hub_shape(tuple(variable.shape), layout) for name, (variable, layout) in held.items()},
             checkpoint,
             family_names(self.config.model_type),
             ignore_mismatched_sizes=ignore_mismatched_sizes,
         )
         for name, source in plan.sources.items():
             variable, layout = held[name]
-            array = apply_layout(checkpoint.read(source), layout)
+            array = from_hub(checkpoint.read(source), layout, tuple(variable.shape))
             variable.assign(array.astype(keras.backend.standardize_dtype(variable.dtype), copy=False))
         return plan.report
 
@@ -411,7 +411,7 @@ class TFPreTrainedModel(keras.Model):
             if "loss" in output:
                 slopes = tape.gradient(output["loss"], sources, unconnected_gradients=zeros)
         found = {
-            name: apply_layout(_to_numpy(ops.convert_to_tensor(slope)), layout)
+            name: to_hub(_to_numpy(ops.convert_to_tensor(slope)), layout)
             for (name, (_, layout)), slope in zip(trained.items(), slopes, strict=False)
         }
         outputs = {name: _to_numpy(value) for name, value in _flat(_without_loss(output))}
@@ -455,9 +455,9 @@ def _resolve_dtype(dtype: Any, checkpoint: Checkpoint) -> Any:
 def _to_lazy(variable: Any, layout: Layout) -> LazyTensor:
     """Describe a variable for writing; it becomes an array when its turn comes."""
     return LazyTensor(
-        layout_shape(tuple(variable.shape), layout),
+        hub_shape(tuple(variable.shape), layout),
         np.dtype(keras.backend.standardize_dtype(variable.dtype)),
-        lambda: np.ascontiguousarray(apply_layout(ops.convert_to_numpy(variable), layout)),
+        lambda: np.ascontiguousarray(to_hub(ops.convert_to_numpy(variable), layout)),
     )
 
 

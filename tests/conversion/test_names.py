@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from itertools import product
+from typing import Any
+
 import numpy as np
 import pytest
 
-from isobert.conversion.names import KERAS_LEAVES, apply_layout, family_names, keras_to_hub, layout_shape
+from isobert.conversion.names import KERAS_LEAVES, family_names, from_hub, hub_shape, keras_to_hub, to_hub
 from isobert.errors import UnknownNameError
 
 
@@ -19,18 +22,27 @@ def test_a_keras_path_of_no_known_layer_is_refused_by_name(path: str) -> None:
         keras_to_hub(path)
 
 
-@pytest.mark.parametrize("layout", ["same", "reversed"])
-@pytest.mark.parametrize("shape", [(3,), (3, 5), (2, 3, 5)])
-def test_a_layout_applied_twice_gives_the_array_back(layout: str, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("layout", "shape"),
+    [*product(["same", "reversed"], [(3,), (3, 5), (2, 3, 5)]), ("grouped", (2, 3, 5))],
+)
+def test_a_layout_goes_to_the_hub_and_back(layout: Any, shape: tuple[int, ...]) -> None:
     array = np.random.default_rng(0).normal(size=shape)
-    there = apply_layout(array, layout)
-    assert there.shape == layout_shape(shape, layout)
-    np.testing.assert_array_equal(apply_layout(there, layout), array)
+    there = to_hub(array, layout)
+    assert there.shape == hub_shape(shape, layout)
+    np.testing.assert_array_equal(from_hub(there, layout, shape), array)
+
+
+def test_a_grouped_kernel_has_its_groups_one_after_the_other_in_the_hubs_outputs() -> None:
+    kernel = np.arange(24.0).reshape(2, 3, 4)
+    there = to_hub(kernel, keras_to_hub("model/query/grouped_kernel")[1])
+    assert there.shape == (8, 3, 1)
+    assert there[5, 2, 0] == kernel[1, 2, 1]
 
 
 def test_a_dense_kernel_is_transposed() -> None:
     kernel = np.arange(6.0).reshape(2, 3)
-    assert apply_layout(kernel, keras_to_hub("model/dense/kernel")[1])[2, 0] == kernel[0, 2]
+    assert to_hub(kernel, keras_to_hub("model/dense/kernel")[1])[2, 0] == kernel[0, 2]
 
 
 def test_old_layer_norm_names_are_brought_up_to_date_and_others_left() -> None:

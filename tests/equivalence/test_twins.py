@@ -22,9 +22,13 @@ ONLY_IN: dict[tuple[str, str | None], set[str]] = {
     # `is_floating_point`, and wraps what is raised inside a call.
     ("inputs.py", None): {"values_are_cheap", "visible_values", "is_floating_point", "input_error"},
     # Keras layers are built without data by `Block`; their variables cannot be exchanged by assigning an attribute.
-    ("layers.py", None): {"Block", "replace_weight"},
+    # Which library multiplies is PyTorch's question alone; a Keras head whose table is not tied has a layer for it.
+    ("layers.py", None): {"Block", "Table", "replace_weight", "linear", "grouped_linear"},
     # torch's own embedding leaves the padding row untrained; Keras's does not, so it has a `call` of its own.
     ("layers.py", "Embedding"): {"forward"},
+    # Keras's own dense layer multiplies as it is, and its grouped ones hold their weight alike.
+    ("layers.py", "Dense"): {"forward"},
+    ("layers.py", "GroupedConvolution"): {"forward"},
     # A torch module has no `dtype` and no `device` of its own; a Keras model takes part in `fit` and `export`.
     ("modeling.py", "PreTrainedModel"): {
         "device",

@@ -10,21 +10,24 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.profiler import profile
 
 from isobert.core.config import ACTIVATIONS
+from isobert.pt import layers
+from isobert.pt.attention import AttentionMask, SelfAttention, attend, padded_positions
 from isobert.pt.layers import (
     AddNorm,
-    AttentionMask,
     Dense,
     Embedding,
+    GroupedConvolution,
+    GroupedDense,
     Intermediate,
     LayerNorm,
     NoNorm,
-    SelfAttention,
     activation,
-    attend,
+    grouped_linear,
+    linear,
     normalization,
-    padded_positions,
     resized,
 )
 
@@ -174,9 +177,15 @@ def test_dropout_of_attention_keeps_the_mean_and_changes_the_draw(output_attenti
     assert torch.stack(draws)[..., 0].mean().item() == pytest.approx(1.0, abs=0.1)
 
 
+def self_attention(query_width: int, value_width: int, *, dropout: float) -> SelfAttention:
+    """Return an attention of three heads, each 2 wide."""
+    query, key = Dense(query_width, 6, std=0.5), Dense(query_width, 6, std=0.5)
+    return SelfAttention(query, key, Dense(value_width, 6, std=0.5), num_heads=3, dropout=dropout)
+
+
 @pytest.mark.parametrize(("queries", "values"), list(product([5, 8], [5, 8])))
 def test_self_attention_takes_queries_and_values_of_their_own_widths(queries: int, values: int) -> None:
-    attention = SelfAttention(queries, values, 6, num_heads=3, dropout=0.0, std=0.5)
+    attention = self_attention(queries, values, dropout=0.0)
     hidden = torch.randn(2, 7, queries)
     context, probabilities = attention(hidden, hidden, torch.randn(2, 7, values), output_attentions=True)
     assert context.shape == (2, 7, 6)
@@ -184,7 +193,7 @@ def test_self_attention_takes_queries_and_values_of_their_own_widths(queries: in
 
 
 def test_heads_are_neighbouring_channels() -> None:
-    attention = SelfAttention(6, 6, 6, num_heads=3, dropout=0.0, std=0.5)
+    attention = self_attention(6, 6, dropout=0.0)
     hidden = torch.randn(1, 4, 6)
     context, probabilities = attention(hidden, hidden, hidden, output_attentions=True)
     value = attention.value(hidden)
@@ -194,14 +203,14 @@ def test_heads_are_neighbouring_channels() -> None:
 
 
 def test_add_norm_adds_the_residual_before_the_norm_and_drops_only_the_dense_part() -> None:
-    block = AddNorm(3, 4, LayerNorm(4, 1e-12), dropout=0.999999, std=1.0)
+    block = AddNorm(Dense(3, 4, std=1.0), LayerNorm(4, 1e-12), dropout=0.999999)
     values, residual = torch.randn(2, 3), torch.randn(2, 4)
     torch.testing.assert_close(block.train()(values, residual), block.LayerNorm(residual))
     torch.testing.assert_close(block.eval()(values, residual), block.LayerNorm(block.dense(values) + residual))
 
 
 def test_an_intermediate_block_is_a_dense_map_and_its_activation() -> None:
-    block = Intermediate(3, 5, "relu", std=1.0)
+    block = Intermediate(Dense(3, 5, std=1.0), "relu")
     values = torch.randn(2, 3)
     torch.testing.assert_close(block(values), torch.relu(values @ block.dense.weight.T + block.dense.bias))
 
@@ -230,3 +239,74 @@ def test_a_mask_value_beyond_half_precision_masks_all_the_same() -> None:
     assert context.dtype == probabilities.dtype == torch.float16
     assert context.isfinite().all()
     assert not probabilities[..., 3:].any()
+
+
+def by_group(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Map each group of channels by its own matrix `[out, in]`, one after the other."""
+    parts = values.chunk(weight.shape[0], dim=-1)
+    return torch.cat([part @ matrix.T for part, matrix in zip(parts, weight, strict=True)], dim=-1) + bias
+
+
+# Too little for oneDNN; enough of it; and an odd number of axes.
+SHAPES = [(2, 3), (5, 100), (400,), (2, 3, 80)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("outer", SHAPES)
+def test_a_grouped_map_is_each_group_of_channels_through_its_own_matrix(
+    outer: tuple[int, ...], groups: int, dtype: torch.dtype
+) -> None:
+    values = torch.randn(*outer, 64, dtype=dtype, requires_grad=True)
+    weight = torch.randn(groups, 12 // groups, 64 // groups, dtype=dtype, requires_grad=True)
+    bias = torch.randn(12, dtype=dtype, requires_grad=True)
+    found, expected = grouped_linear(values, weight, bias), by_group(values, weight, bias)
+    tolerance = {"rtol": 1e-5, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
+    torch.testing.assert_close(found, expected, **tolerance)
+    slope = torch.randn_like(expected)
+    for mine, other in zip(
+        torch.autograd.grad(found, (values, weight, bias), slope),
+        torch.autograd.grad(expected, (values, weight, bias), slope),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, other, **tolerance)
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+@pytest.mark.parametrize("outer", SHAPES)
+def test_a_dense_map_is_the_same_by_either_library(
+    outer: tuple[int, ...], is_slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "_multiplies_slowly", lambda: is_slow)
+    dense = Dense(64, 12, std=1.0)
+    values = torch.randn(*outer, 64)
+    with torch.no_grad():
+        found = dense(values)
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, (values @ dense.weight.T + dense.bias).detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_dense_map_of_many_rows_goes_through_onednn_where_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "_multiplies_slowly", lambda: True)
+    dense, rows = Dense(64, 12, std=1.0), torch.randn(400, 64)
+    with torch.no_grad(), profile() as seen:
+        dense(rows)
+        linear(rows[:300], dense.weight)  # too few
+    assert sum(event.count for event in seen.key_averages() if event.key == "aten::mkldnn_convolution") == 1
+    with profile() as seen:
+        dense(rows)  # may be trained
+    assert not [event for event in seen.key_averages() if event.key == "aten::mkldnn_convolution"]
+
+
+def test_both_ways_to_store_a_grouped_map_hold_the_same_matrices() -> None:
+    dense, convolution = GroupedDense(8, 12, 4, std=1.0), GroupedConvolution(8, 12, 4, std=1.0)
+    assert dense.weight.shape == (4, 2, 3)
+    assert convolution.weight.shape == (12, 2, 1)
+    with torch.no_grad():
+        convolution.weight.copy_(dense.weight.mT.reshape(12, 2, 1))
+        convolution.bias.copy_(dense.bias.normal_())
+    values = torch.randn(2, 3, 8)
+    torch.testing.assert_close(dense(values), convolution(values))
+    expected = nn.functional.conv1d(values.mT, convolution.weight, convolution.bias, groups=4).mT
+    torch.testing.assert_close(convolution(values), expected)
+    assert GroupedConvolution(8, 12, 4, std=1.0, bias=False).bias is None

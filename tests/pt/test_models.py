@@ -12,7 +12,7 @@ from torch import nn
 
 from isobert import MobileBertForPreTraining, MobileBertModel
 from isobert.errors import ConfigError
-from isobert.pt.layers import SelfAttention
+from isobert.pt.attention import SelfAttention
 from isobert.pt.losses import cross_entropy
 from isobert.pt.mobilebert import MobileBertEmbeddings
 from support.configs import CONFIG_SEEDS, random_config

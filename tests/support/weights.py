@@ -42,11 +42,11 @@ def randomise(model: Any, seed: int) -> Any:
             for name, parameter in model.named_parameters():
                 parameter.copy_(torch.from_numpy(random_value(name, tuple(parameter.shape), seed)))
     else:
-        from isobert.conversion.names import apply_layout, layout_shape
+        from isobert.conversion.names import from_hub, hub_shape
 
         for variable, name, layout in hub_variables(model):
-            value = random_value(name, layout_shape(tuple(variable.shape), layout), seed)
-            variable.assign(apply_layout(value, layout))
+            value = random_value(name, hub_shape(tuple(variable.shape), layout), seed)
+            variable.assign(from_hub(value, layout, tuple(variable.shape)))
     return model
 
 
@@ -63,7 +63,7 @@ def parameters(model: Any) -> dict[str, np.ndarray]:
         return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
     import keras
 
-    from isobert.conversion.names import apply_layout
+    from isobert.conversion.names import to_hub
 
     arrays = [(name, keras.ops.convert_to_numpy(variable), layout) for variable, name, layout in hub_variables(model)]
-    return {name: apply_layout(array, layout) for name, array, layout in arrays}
+    return {name: to_hub(array, layout) for name, array, layout in arrays}

@@ -13,19 +13,18 @@ import tensorflow as tf
 from keras import ops
 
 from isobert.core.config import ACTIVATIONS
+from isobert.tf.attention import AttentionMask, SelfAttention, attend, padded_positions
 from isobert.tf.layers import (
     AddNorm,
-    AttentionMask,
     Dense,
     Embedding,
+    GroupedConvolution,
+    GroupedDense,
     Intermediate,
     LayerNorm,
     NoNorm,
-    SelfAttention,
     activation,
-    attend,
     normalization,
-    padded_positions,
     resized,
 )
 
@@ -176,8 +175,15 @@ def test_a_masked_key_has_no_weight_and_a_softly_masked_one_the_weight_of_its_sc
     np.testing.assert_allclose(soft, np.exp(scores) / np.exp(scores).sum(-1, keepdims=True), atol=1e-14)
 
 
+def self_attention(query_width: int, value_width: int, *, dropout: float, dtype: str = "float32") -> SelfAttention:
+    """Return an attention of three heads, each 2 wide."""
+    query, key = Dense(query_width, 6, std=0.5, dtype=dtype), Dense(query_width, 6, std=0.5, dtype=dtype)
+    value = Dense(value_width, 6, std=0.5, dtype=dtype)
+    return SelfAttention(query, key, value, num_heads=3, dropout=dropout, dtype=dtype)
+
+
 def test_dropout_drops_probabilities_in_training_and_not_what_is_returned_of_them() -> None:
-    attention = build(SelfAttention(5, 5, 6, num_heads=3, dropout=0.5, std=0.5))
+    attention = build(self_attention(5, 5, dropout=0.5))
     hidden = RANDOM.normal(size=(2, 7, 5)).astype("float32")
     still, expected = attention(hidden, hidden, hidden, output_attentions=True)
     moved, probabilities = attention(hidden, hidden, hidden, output_attentions=True, training=True)
@@ -187,7 +193,7 @@ def test_dropout_drops_probabilities_in_training_and_not_what_is_returned_of_the
 
 @pytest.mark.parametrize(("queries", "values"), list(product([5, 8], [5, 8])))
 def test_self_attention_takes_queries_and_values_of_their_own_widths(queries: int, values: int) -> None:
-    attention = build(SelfAttention(queries, values, 6, num_heads=3, dropout=0.0, std=0.5))
+    attention = build(self_attention(queries, values, dropout=0.0))
     hidden = RANDOM.normal(size=(2, 7, queries))
     context, probabilities = attention(hidden, hidden, RANDOM.normal(size=(2, 7, values)), output_attentions=True)
     assert context.shape == (2, 7, 6)
@@ -195,7 +201,7 @@ def test_self_attention_takes_queries_and_values_of_their_own_widths(queries: in
 
 
 def test_heads_are_neighbouring_channels() -> None:
-    attention = build(SelfAttention(6, 6, 6, num_heads=3, dropout=0.0, std=0.5, dtype="float64"))
+    attention = build(self_attention(6, 6, dropout=0.0, dtype="float64"))
     hidden = RANDOM.normal(size=(1, 4, 6))
     context, probabilities = map(np.array, attention(hidden, hidden, hidden, output_attentions=True))
     value = ops.convert_to_numpy(attention.value(hidden))
@@ -206,14 +212,15 @@ def test_heads_are_neighbouring_channels() -> None:
 
 def test_add_norm_adds_the_residual_before_the_norm_and_drops_only_the_dense_part() -> None:
     norm = LayerNorm(4, 1e-12, dtype="float64", name="LayerNorm")
-    block = build(AddNorm(3, 4, norm, dropout=0.999999, std=1.0, dtype="float64"))
+    dense = Dense(3, 4, std=1.0, dtype="float64", name="dense")
+    block = build(AddNorm(dense, norm, dropout=0.999999, dtype="float64"))
     values, residual = RANDOM.normal(size=(2, 3)), RANDOM.normal(size=(2, 4))
     np.testing.assert_allclose(block(values, residual, training=True), block.LayerNorm(residual))
     np.testing.assert_allclose(block(values, residual), block.LayerNorm(block.dense(values) + residual))
 
 
 def test_an_intermediate_block_is_a_dense_map_and_its_activation() -> None:
-    block = build(Intermediate(3, 5, "relu", std=1.0, dtype="float64"))
+    block = build(Intermediate(Dense(3, 5, std=1.0, dtype="float64"), "relu", dtype="float64"))
     values = RANDOM.normal(size=(2, 3))
     expected = np.maximum(values @ ops.convert_to_numpy(block.dense.kernel) + ops.convert_to_numpy(block.dense.bias), 0)
     np.testing.assert_allclose(block(values), expected)
@@ -245,3 +252,27 @@ def test_a_mask_value_beyond_half_precision_masks_all_the_same() -> None:
     assert context.dtype == probabilities.dtype == "float16"
     assert np.isfinite(context).all()
     assert not np.any(probabilities[..., 3:])
+
+
+@pytest.mark.parametrize("layer_type", [GroupedDense, GroupedConvolution])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("outer", [(5,), (2, 3), (2, 3, 5)])
+def test_a_grouped_map_is_each_group_of_channels_through_its_own_matrix(
+    outer: tuple[int, ...], groups: int, layer_type: type[GroupedDense]
+) -> None:
+    layer = build(layer_type(8, 12, groups, std=1.0, dtype="float64"))
+    layer.bias.assign(RANDOM.normal(size=12))
+    values = RANDOM.normal(size=(*outer, 8))
+    parts, matrices = np.split(values, groups, axis=-1), ops.convert_to_numpy(layer.weight)
+    assert matrices.shape == (groups, 8 // groups, 12 // groups)
+    expected = np.concatenate([part @ matrix for part, matrix in zip(parts, matrices, strict=True)], axis=-1)
+    np.testing.assert_allclose(layer(values), expected + ops.convert_to_numpy(layer.bias), atol=1e-13)
+
+
+@pytest.mark.parametrize("layer_type", [GroupedDense, GroupedConvolution])
+def test_a_grouped_map_is_made_again_from_its_config(layer_type: type[GroupedDense]) -> None:
+    layer = layer_type(8, 12, 4, std=0.3, bias=False, name="mapped", dtype="float64")
+    again = build(layer_type.from_config(layer.get_config()))
+    assert again.get_config() == layer.get_config()
+    assert [tuple(variable.shape) for variable in again.weights] == [(4, 2, 3)]
+    assert again.weights[0].path == f"mapped/{layer_type.weight_name}"

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from isobert import TFMobileBertModel
-from isobert.conversion.names import layout_shape
+from isobert.conversion.names import hub_shape
 from isobert.core.registry import model_class
 from isobert.errors import ConfigError
 from isobert.tf.losses import cross_entropy
@@ -228,7 +228,7 @@ def test_every_variable_is_at_the_path_of_its_hub_name(family: str, head: str) -
     expected = {name: tuple(value.shape) for name, value in torch_model.named_parameters()}
     model = model_class(family, head, "tf")(config, name="any_name")
     found = model._hub_variables()
-    assert {name: layout_shape(tuple(v.shape), layout) for name, (v, layout) in found.items()} == expected
+    assert {name: hub_shape(tuple(v.shape), layout) for name, (v, layout) in found.items()} == expected
     assert all(variable.path.startswith("any_name/") for variable in model.weights)
     assert found["embeddings.LayerNorm.bias" if head == "Model" else "mobilebert.embeddings.LayerNorm.bias"]
 
