@@ -53,8 +53,30 @@ FAMILIES: dict[str, Family] = {
                 "ForQuestionAnswering",
             ),
         ),
-        Family("convbert", "ConvBert"),
-        Family("squeezebert", "SqueezeBert"),
+        Family(
+            "convbert",
+            "ConvBert",
+            heads=(
+                "Model",
+                "ForMaskedLM",
+                "ForSequenceClassification",
+                "ForMultipleChoice",
+                "ForTokenClassification",
+                "ForQuestionAnswering",
+            ),
+        ),
+        Family(
+            "squeezebert",
+            "SqueezeBert",
+            heads=(
+                "Model",
+                "ForMaskedLM",
+                "ForSequenceClassification",
+                "ForMultipleChoice",
+                "ForTokenClassification",
+                "ForQuestionAnswering",
+            ),
+        ),
     )
 }
 
