@@ -48,7 +48,7 @@ class ConvBertConfig(PretrainedConfig):
         pad_token_id: 1 unless given, as on the Hub; the authors' vocabulary has [PAD] at 0.
         embedding_size: width of the embeddings; where it is not `hidden_size`, a dense map follows them.
         head_ratio: by how much the number of attention heads is reduced (section 3.3): `num_attention_heads` is divided
-            by it, or 1 is left where it is the larger of the two.
+            by it and rounded down, and at least 1 is left.
         conv_kernel_size: how many positions the convolutions see; odd.
         num_groups: groups of the feed-forward network's two dense maps (section 3.3).
         classifier_dropout: dropout before the classifiers; None takes `hidden_dropout_prob`.
@@ -114,11 +114,6 @@ class ConvBertConfig(PretrainedConfig):
         """Check every field, and fields against each other; see `PretrainedConfig.validate`."""
         super().validate()
         name = type(self).__name__
-        if self.num_attention_heads >= self.head_ratio and self.num_attention_heads % self.head_ratio:
-            raise ConfigError(
-                f"{name}.head_ratio is {self.head_ratio}; "
-                f"it must divide num_attention_heads, {self.num_attention_heads}, or exceed it."
-            )
         if self.hidden_size % (2 * self.attention_heads):
             raise ConfigError(
                 f"{name}.hidden_size is {self.hidden_size}; it must be a multiple of {2 * self.attention_heads}: half "
