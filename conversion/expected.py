@@ -10,6 +10,7 @@ from typing import Any
 
 from ..core.mobilebert import MobileBertConfig
 from ..core.registry import family_of
+from ..core.squeezebert import SqueezeBertConfig
 from ..errors import UnknownNameError
 
 Shapes = dict[str, tuple[int, ...]]
@@ -65,6 +66,10 @@ def _dense_norm(name: str, width_in: int, width_out: int) -> Shapes:
     return _dense(f"{name}.dense", width_in, width_out) | _norm(f"{name}.LayerNorm", width_out)
 
 
+def _convolution(name: str, width_in: int, width_out: int, groups: int) -> Shapes:
+    return {f"{name}.weight": (width_out, width_in // groups, 1), f"{name}.bias": (width_out,)}
+
+
 def _mobilebert_encoder(config: MobileBertConfig, has_pooler: bool) -> Shapes:
     hidden, words = config.hidden_size, config.embedding_size
     shapes: Shapes = {
@@ -112,11 +117,55 @@ def _mobilebert_lm_head(config: MobileBertConfig) -> Shapes:
     return shapes
 
 
-_ENCODERS: dict[str, Callable[..., Shapes]] = {"mobilebert": _mobilebert_encoder}
+def _squeezebert_encoder(config: SqueezeBertConfig, has_pooler: bool) -> Shapes:
+    hidden = config.hidden_size
+    shapes: Shapes = {
+        "embeddings.word_embeddings.weight": (config.vocab_size, hidden),
+        "embeddings.position_embeddings.weight": (config.max_position_embeddings, hidden),
+        "embeddings.token_type_embeddings.weight": (config.type_vocab_size, hidden),
+        **_norm("embeddings.LayerNorm", hidden),
+    }
+    for i in range(config.num_hidden_layers):
+        shapes |= _prefixed(f"encoder.layers.{i}.", _squeezebert_layer(config))
+    # It is there in every checkpoint, also where it has nothing to do.
+    return shapes | _dense("pooler.dense", hidden, hidden)
+
+
+def _squeezebert_layer(config: SqueezeBertConfig) -> Shapes:
+    hidden, inner = config.hidden_size, config.intermediate_size
+    return {
+        **_convolution("attention.query", hidden, hidden, config.q_groups),
+        **_convolution("attention.key", hidden, hidden, config.k_groups),
+        **_convolution("attention.value", hidden, hidden, config.v_groups),
+        **_convolution("post_attention.conv1d", hidden, hidden, config.post_attention_groups),
+        **_norm("post_attention.layernorm", hidden),
+        **_convolution("intermediate.conv1d", hidden, inner, config.intermediate_groups),
+        **_convolution("output.conv1d", inner, hidden, config.output_groups),
+        **_norm("output.layernorm", hidden),
+    }
+
+
+def _squeezebert_lm_head(config: SqueezeBertConfig) -> Shapes:
+    shapes = _dense_norm("cls.predictions.transform", config.hidden_size, config.hidden_size)
+    shapes["cls.predictions.bias"] = (config.vocab_size,)
+    if not config.tie_word_embeddings:
+        shapes["cls.predictions.decoder.weight"] = (config.vocab_size, config.hidden_size)
+    return shapes
+
+
+_ENCODERS: dict[str, Callable[..., Shapes]] = {
+    "mobilebert": _mobilebert_encoder,
+    "squeezebert": _squeezebert_encoder,
+}
+
+_LM_HEADS: dict[str, Callable[..., Shapes]] = {
+    "mobilebert": _mobilebert_lm_head,
+    "squeezebert": _squeezebert_lm_head,
+}
 
 _HEADS: dict[str, Callable[[Any], Shapes]] = {
     "ForPreTraining": lambda c: _mobilebert_lm_head(c) | _dense("cls.seq_relationship", c.hidden_size, 2),
-    "ForMaskedLM": _mobilebert_lm_head,
+    "ForMaskedLM": lambda c: _LM_HEADS[c.model_type](c),
     "ForNextSentencePrediction": lambda c: _dense("cls.seq_relationship", c.hidden_size, 2),
     "ForSequenceClassification": lambda c: _dense("classifier", c.hidden_size, c.num_labels),
     "ForMultipleChoice": lambda c: _dense("classifier", c.hidden_size, 1),

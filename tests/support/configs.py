@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +24,11 @@ def random_config(family: str, seed: int, **overrides: Any) -> Any:
     import isobert
 
     draw, class_name = _FAMILIES[family]
-    fields = {**_common(_Draw(seed, "common", overrides)), **draw(_Draw(seed, family, overrides)), **overrides}
-    return getattr(isobert, class_name)(**fields)
+    config_class = getattr(isobert, class_name)
+    common = _common(_Draw(seed, "common", overrides))
+    # Not every family has every one of them.
+    common = {name: value for name, value in common.items() if name in config_class.__dataclass_fields__}
+    return config_class(**{**common, **draw(_Draw(seed, family, overrides)), **overrides})
 
 
 class _Draw:
@@ -97,6 +101,30 @@ def _mobilebert(draw: _Draw) -> dict[str, Any]:
     }
 
 
+def _squeezebert(draw: _Draw) -> dict[str, Any]:
+    from isobert.core.config import ACTIVATIONS
+    from isobert.core.squeezebert import GROUPS
+
+    heads = draw("num_attention_heads", 1, 2, 3)
+    # One group is computed otherwise, so it is drawn as often as several.
+    groups = {field: draw(field, 1, 2, 3, 1) for field in GROUPS}
+    # At least multiples of 6, so that fields drawn for one number of groups hold for every other.
+    step = math.lcm(6, heads, *groups.values())
+    hidden_size = draw.multiple("hidden_size", step, 2, 3, 4)
+    return {
+        "hidden_size": hidden_size,
+        "embedding_size": hidden_size,
+        "num_hidden_layers": draw("num_hidden_layers", 1, 2, 3),
+        "num_attention_heads": heads,
+        "intermediate_size": draw.multiple("intermediate_size", step, 2, 3, 5),
+        "hidden_act": draw("hidden_act", *ACTIVATIONS),
+        "max_position_embeddings": draw("max_position_embeddings", 12, 19),
+        "type_vocab_size": draw("type_vocab_size", 2, 3),
+        **groups,
+    }
+
+
 _FAMILIES: dict[str, tuple[Callable[[_Draw], dict[str, Any]], str]] = {
     "mobilebert": (_mobilebert, "MobileBertConfig"),
+    "squeezebert": (_squeezebert, "SqueezeBertConfig"),
 }
