@@ -1,0 +1,228 @@
+"""What every benchmark needs: workers in interpreters of their own, turns taken side by side, and statistics.
+
+A case such as `forward.py` starts one worker for each side. A worker builds its model once and then works only when it
+is told to, so that one interpreter at a time uses the machine. The sides take turns, round by round: what else the
+machine does, or how warm it is, meets all of them alike. Peers' interpreters import this file too, so it needs the
+standard library alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+# A process's own: writing 5 sets the peak of its resident set back to what is resident now (man 5 proc).
+PEAK_RESET = Path("/proc/self/clear_refs")
+
+# Until the threads of the side before have stopped waiting for more work, they use the processor.
+SETTLING_SECONDS = 0.02
+
+
+class BenchmarkError(RuntimeError):
+    """A benchmark cannot be run, or its sides do not compute the same."""
+
+
+# In the worker.
+
+
+def serve(actions: Mapping[str, Callable[..., Any]]) -> None:
+    """Answer requests until there are no more.
+
+    A request is a line of JSON on stdin, `{"action": name, ...arguments}`; its answer is a line of JSON on stdout. What
+    libraries print goes to stderr instead. An exception ends the worker, with its traceback on stderr.
+    """
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    for line in sys.stdin:
+        request = json.loads(line)
+        print(json.dumps(actions[request.pop("action")](**request)), file=answers, flush=True)
+
+
+def timed(call: Callable[[], Any], seconds: float, least: int = 2) -> list[float]:
+    """Return the seconds that each of several calls took: at least `least` of them, until `seconds` are over.
+
+    A call before them is not counted: it brings the caches back that other workers have used.
+    """
+    call()
+    took: list[float] = []
+    start = now = time.perf_counter()
+    while len(took) < least or now - start < seconds:
+        before = now
+        call()
+        now = time.perf_counter()
+        took.append(now - before)
+    return took
+
+
+def peak_memory(call: Callable[[], Any]) -> int | None:
+    """Return the bytes that a call needs beyond what is resident before it, or None where the system does not tell.
+
+    It is the second of two calls that is measured: what the first sets up and keeps (threads, compiled kernels) is not
+    what a call needs. In between, the memory that the allocator holds on to is handed back, since a call that is given
+    it again would seem to need none.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is None or not PEAK_RESET.exists():
+        return None
+    call()
+    gc.collect()
+    trim(0)
+    before = _resident("VmRSS")
+    PEAK_RESET.write_text("5")
+    call()
+    return max(_resident("VmHWM") - before, 0)
+
+
+def _resident(field: str) -> int:
+    """Return a field of this process's status, in bytes."""
+    for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise BenchmarkError(f"/proc/self/status has no {field}.")
+
+
+# In the parent.
+
+
+class Worker:
+    """A script in a process of its own that `serve`s requests; a context manager that ends it.
+
+    Args:
+        interpreter: the Python that runs it.
+        script: which calls `serve`.
+        arguments: of the script.
+        environment: variables that are set for it, beyond the parent's.
+
+    Raises:
+        BenchmarkError: there is no such interpreter.
+    """
+
+    def __init__(
+        self, interpreter: str | Path, script: Path, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.name = " ".join([script.name, *arguments])
+        self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  it is open for as long as the worker lives
+        try:
+            self._process = subprocess.Popen(
+                [str(interpreter), str(script), *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                text=True,
+                env={**os.environ, **(environment or {})},
+            )
+        except FileNotFoundError:
+            self._stderr.close()
+            raise BenchmarkError(f"{interpreter} does not exist: `make bench` installs it.") from None
+
+    def ask(self, action: str, **arguments: Any) -> Any:
+        """Have an action done and return its answer; both must be JSON.
+
+        Raises:
+            BenchmarkError: the worker has ended instead; the message has the last of what it wrote to stderr.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            print(json.dumps({"action": action, **arguments}), file=self._process.stdin, flush=True)
+            answer = self._process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            status = self._process.wait()
+            self._stderr.seek(0)
+            last = "".join(self._stderr.readlines()[-20:])
+            raise BenchmarkError(f"{self.name}: {action} ended with status {status}:\n{last}")
+        return json.loads(answer)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it may have ended before it had read all
+            self._process.stdin.close()
+        if exception[0] is not None:
+            self._process.terminate()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._stderr.close()
+
+
+def alternate(turns: Mapping[str, Callable[[], Sequence[float]]], rounds: int) -> dict[str, Timing]:
+    """Let each side take one turn in every round, and return each side's times.
+
+    Every other round runs in the opposite order, so that no side always follows the same one.
+
+    Args:
+        turns: for each side's name, what measures some of its calls, in seconds.
+        rounds: how many there are.
+    """
+    measured: dict[str, list[float]] = {name: [] for name in turns}
+    for number in range(rounds):
+        for name in list(turns) if number % 2 == 0 else reversed(turns):
+            time.sleep(SETTLING_SECONDS)
+            measured[name].append(statistics.median(turns[name]()))
+    return {name: Timing(tuple(medians)) for name, medians in measured.items()}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The middle of several numbers, and how far they lie apart.
+
+    Attributes:
+        median: the middle, or another figure that stands for all.
+        low: the lower quartile.
+        high: the upper quartile.
+    """
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One side's times.
+
+    Attributes:
+        rounds: the median of each round's calls, in seconds.
+    """
+
+    rounds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The median of the rounds."""
+        return statistics.median(self.rounds)
+
+    @property
+    def least(self) -> float:
+        """The fastest round."""
+        return min(self.rounds)
+
+    def ratio_to(self, other: Timing) -> Spread:
+        """Return how many times as long this side takes as another: of the medians, and the rounds' quartiles."""
+        low, high = quartiles([mine / theirs for mine, theirs in zip(self.rounds, other.rounds, strict=True)])
+        return Spread(self.median / other.median, low, high)
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """Return the lower and the upper quartile; of a single value, that value twice."""
+    if len(values) == 1:
+        return values[0], values[0]
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
