@@ -251,8 +251,10 @@ def test_every_trained_parameter_has_a_part_in_the_loss(
     inputs = make_inputs(model, seed)
     found = gradients(model, scalar(model(**inputs)))
     without = {name for name, value in found.items() if value.numel() and not value.any()}
-    # A bias that is added to the score of every choice alike does not change which is likelier.
-    assert without <= ({"classifier.bias"} if head == "ForMultipleChoice" else set())
+    # A bias that is added to the score of every choice, or of every position, alike does not change which is likelier.
+    assert without <= {"ForMultipleChoice": {"classifier.bias"}, "ForQuestionAnswering": {"qa_outputs.bias"}}.get(
+        head, set()
+    )
 
 
 def test_pretraining_adds_its_two_losses_and_has_none_without_both_labels(make_model: Make, make_inputs: Make) -> None:

@@ -223,14 +223,16 @@ def test_a_choice_does_not_depend_on_the_others(make_model: Make, make_inputs: M
 
 
 def test_every_variable_is_at_the_path_of_its_hub_name(family: str, head: str) -> None:
-    config = random_config(family, 0, num_hidden_layers=2, num_feedforward_networks=2)
+    config = random_config(family, 3, num_hidden_layers=2)
     torch_model = model_class(family, head, "pt")(config)
     expected = {name: tuple(value.shape) for name, value in torch_model.named_parameters()}
     model = model_class(family, head, "tf")(config, name="any_name")
     found = model._hub_variables()
     assert {name: hub_shape(tuple(v.shape), layout) for name, (v, layout) in found.items()} == expected
     assert all(variable.path.startswith("any_name/") for variable in model.weights)
-    assert found["embeddings.LayerNorm.bias" if head == "Model" else "mobilebert.embeddings.LayerNorm.bias"]
+    assert found[
+        "embeddings.LayerNorm.bias" if head == "Model" else f"{model.base_model_prefix}.embeddings.LayerNorm.bias"
+    ]
 
 
 def test_a_model_made_inside_another_scope_has_the_same_hub_names(family: str, head: str) -> None:
