@@ -243,6 +243,10 @@ class ConvBertLMHead(Dense):
         self.bias = resized(self.bias, vocab_size, std=0.0)
         self.out_features = vocab_size
 
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Score `[batch, length, E]` as `[batch, length, vocab]`."""
+        return super().forward(hidden)
+
 
 class ConvBertClassificationHead(nn.Module):
     """Scores of a whole sequence, from its first token: `out_proj(activation(dense(x)))`, with dropout before each."""
