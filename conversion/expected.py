@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from ..core.convbert import ConvBertConfig
 from ..core.mobilebert import MobileBertConfig
 from ..core.registry import family_of
 from ..core.squeezebert import SqueezeBertConfig
@@ -37,7 +38,8 @@ def expected_tensors(config: Any, head: str) -> Shapes:
     encoder = _ENCODERS[config.model_type](config, has_pooler=head in _POOLED)
     if head == "Model":
         return encoder
-    return _prefixed(f"{config.base_model_prefix}.", encoder) | _HEADS[head](config)
+    make_head = _OWN_HEADS.get((config.model_type, head), _HEADS[head])
+    return _prefixed(f"{config.base_model_prefix}.", encoder) | make_head(config)
 
 
 # Heads that classify tokens have no use for the vector of the whole sequence.
@@ -153,12 +155,68 @@ def _squeezebert_lm_head(config: SqueezeBertConfig) -> Shapes:
     return shapes
 
 
+def _convbert_encoder(config: ConvBertConfig, has_pooler: bool) -> Shapes:
+    hidden, words = config.hidden_size, config.embedding_size
+    shapes: Shapes = {
+        "embeddings.word_embeddings.weight": (config.vocab_size, words),
+        "embeddings.position_embeddings.weight": (config.max_position_embeddings, words),
+        "embeddings.token_type_embeddings.weight": (config.type_vocab_size, words),
+        **_norm("embeddings.LayerNorm", words),
+    }
+    if words != hidden:
+        shapes |= _dense("embeddings_project", words, hidden)
+    for i in range(config.num_hidden_layers):
+        shapes |= _prefixed(f"encoder.layer.{i}.", _convbert_layer(config))
+    return shapes
+
+
+def _convbert_layer(config: ConvBertConfig) -> Shapes:
+    hidden, half, inner = config.hidden_size, config.attention_width, config.intermediate_size
+    shapes: Shapes = {}
+    for name in ("query", "key", "value", "conv_out_layer"):
+        shapes |= _dense(f"attention.self.{name}", hidden, half)
+    shapes |= _dense("attention.self.conv_kernel_layer", half, config.attention_heads * config.conv_kernel_size)
+    shapes |= {
+        "attention.self.key_conv_attn_layer.depthwise.weight": (hidden, 1, config.conv_kernel_size),
+        "attention.self.key_conv_attn_layer.pointwise.weight": (half, hidden, 1),
+        "attention.self.key_conv_attn_layer.bias": (half, 1),
+    }
+    shapes |= _dense_norm("attention.output", hidden, hidden)
+    shapes |= _dense("intermediate.dense", hidden, inner) | _dense_norm("output", inner, hidden)
+    if config.num_groups > 1:
+        groups = config.num_groups
+        shapes["intermediate.dense.weight"] = (groups, hidden // groups, inner // groups)
+        shapes["output.dense.weight"] = (groups, inner // groups, hidden // groups)
+    return shapes
+
+
+def _convbert_lm_head(config: ConvBertConfig) -> Shapes:
+    shapes = _dense_norm("generator_predictions", config.hidden_size, config.embedding_size)
+    shapes["generator_lm_head.bias"] = (config.vocab_size,)
+    if not config.tie_word_embeddings:
+        shapes["generator_lm_head.weight"] = (config.vocab_size, config.embedding_size)
+    return shapes
+
+
+def _convbert_classifier(config: ConvBertConfig) -> Shapes:
+    hidden = config.hidden_size
+    return _dense("classifier.dense", hidden, hidden) | _dense("classifier.out_proj", hidden, config.num_labels)
+
+
+def _convbert_choice(config: ConvBertConfig) -> Shapes:
+    hidden = config.hidden_size
+    summary = _dense("sequence_summary.summary", hidden, hidden) if config.summary_use_proj else {}
+    return summary | _dense("classifier", hidden, 1)
+
+
 _ENCODERS: dict[str, Callable[..., Shapes]] = {
+    "convbert": _convbert_encoder,
     "mobilebert": _mobilebert_encoder,
     "squeezebert": _squeezebert_encoder,
 }
 
 _LM_HEADS: dict[str, Callable[..., Shapes]] = {
+    "convbert": _convbert_lm_head,
     "mobilebert": _mobilebert_lm_head,
     "squeezebert": _squeezebert_lm_head,
 }
@@ -171,4 +229,10 @@ _HEADS: dict[str, Callable[[Any], Shapes]] = {
     "ForMultipleChoice": lambda c: _dense("classifier", c.hidden_size, 1),
     "ForTokenClassification": lambda c: _dense("classifier", c.hidden_size, c.num_labels),
     "ForQuestionAnswering": lambda c: _dense("qa_outputs", c.hidden_size, 2),
+}
+
+# Heads whose parts are a family's own.
+_OWN_HEADS: dict[tuple[str, str], Callable[[Any], Shapes]] = {
+    ("convbert", "ForSequenceClassification"): _convbert_classifier,
+    ("convbert", "ForMultipleChoice"): _convbert_choice,
 }

@@ -124,7 +124,40 @@ def _squeezebert(draw: _Draw) -> dict[str, Any]:
     }
 
 
+def _convbert(draw: _Draw) -> dict[str, Any]:
+    from isobert.core.config import ACTIVATIONS
+    from isobert.core.convbert import SUMMARY_TYPES
+
+    heads = draw("num_attention_heads", 2, 4, 5)
+    # All heads, half, a third (with a remainder), a quarter, and more than there are, which leaves one.
+    ratio = draw("head_ratio", 1, 2, 3, 4, 9)
+    groups = draw("num_groups", 1, 2, 3)
+    # Half of the stream is shared by the heads that are left; each is at least 4 wide.
+    step = math.lcm(2 * max(heads // ratio, 1), groups)
+    hidden_size = draw("hidden_size", *(step * math.ceil(least / step) for least in (16, 24, 40)))
+    return {
+        "num_attention_heads": heads,
+        "head_ratio": ratio,
+        "num_groups": groups,
+        "hidden_size": hidden_size,
+        "summary_use_proj": draw("summary_use_proj", True, False),
+        "embedding_size": draw("embedding_size", 9, hidden_size, hidden_size + 3),
+        "mask_padding": draw("mask_padding", True, False),
+        "intermediate_size": draw.multiple("intermediate_size", groups, 9, 14, 20),
+        "summary_activation": draw("summary_activation", None, "tanh"),
+        "type_vocab_size": draw("type_vocab_size", 2, 3),
+        "summary_type": draw("summary_type", *SUMMARY_TYPES),
+        "max_position_embeddings": draw("max_position_embeddings", 12, 19),
+        "num_hidden_layers": draw("num_hidden_layers", 1, 2, 3),
+        "hidden_act": draw("hidden_act", *ACTIVATIONS),
+        "conv_kernel_size": draw("conv_kernel_size", 1, 3, 5, 7, 9),
+        "summary_first_dropout": 0.3,
+        "summary_last_dropout": 0.2,
+    }
+
+
 _FAMILIES: dict[str, tuple[Callable[[_Draw], dict[str, Any]], str]] = {
+    "convbert": (_convbert, "ConvBertConfig"),
     "mobilebert": (_mobilebert, "MobileBertConfig"),
     "squeezebert": (_squeezebert, "SqueezeBertConfig"),
 }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from isobert.core.config import ACTIVATIONS, PROBLEM_TYPES
+from isobert.core.convbert import SUMMARY_TYPES
 from isobert.core.mobilebert import NORMALIZATION_TYPES
 from isobert.core.registry import FAMILIES
 from isobert.core.squeezebert import GROUPS
@@ -22,6 +24,15 @@ SWITCHES: dict[str, dict[str, set[Any]]] = {
         "classifier_activation": {True, False},
         "mask_padding": {True, False},
         "attention_mask_value": {None, -6.0},
+    },
+    "convbert": {
+        "head_ratio": {1, 2, 3, 4, 9},
+        "num_groups": {1, 2, 3},
+        "conv_kernel_size": {1, 3, 5, 7, 9},
+        "summary_type": set(SUMMARY_TYPES),
+        "summary_use_proj": {True, False},
+        "summary_activation": {None, "tanh"},
+        "mask_padding": {True, False},
     },
     "squeezebert": {field: {1, 2, 3} for field in GROUPS},
 }
@@ -49,6 +60,11 @@ def test_every_way_to_feed_attention_is_among_the_default_seeds() -> None:
 def test_embeddings_enter_the_stream_untransformed_among_the_default_seeds() -> None:
     configs = [random_config("mobilebert", seed) for seed in CONFIG_SEEDS]
     assert any(not c.trigram_input and c.embedding_size == c.hidden_size for c in configs)
+
+
+def test_embeddings_are_narrower_than_convberts_stream_as_wide_and_wider_among_the_default_seeds() -> None:
+    configs = [random_config("convbert", seed) for seed in CONFIG_SEEDS]
+    assert {np.sign(c.embedding_size - c.hidden_size) for c in configs} == {-1, 0, 1}
 
 
 @pytest.mark.parametrize("family", FAMILIES_WITH_MODELS)
