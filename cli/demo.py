@@ -41,6 +41,14 @@ SMALL: dict[str, dict[str, Any]] = {
         # Without layer norm, signals keep their size only if weights are near 1 / sqrt(width).
         "initializer_range": 0.1,
     },
+    "squeezebert": {
+        "hidden_size": 128,
+        "embedding_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 512,
+        "max_position_embeddings": 128,
+    },
 }
 
 

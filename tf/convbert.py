@@ -173,6 +173,7 @@ class MixedAttention(SelfAttention):
             **kwargs,
         )
         self.mask_padding = config.mask_padding
+        self.kernel_size = kernel_size
         self.key_conv_attn_layer = SeparableConvolution(
             hidden, half, kernel_size, std, dtype=dtype, name="key_conv_attn_layer"
         )
@@ -220,7 +221,7 @@ class MixedAttention(SelfAttention):
             values, neighbours = ops.where(padding, 0.0, values), ops.where(padding, 0.0, hidden)
         kernels = self.conv_kernel_layer(self.key_conv_attn_layer(neighbours) * query)
         batch, length, width = ops.shape(values)
-        kernels = ops.softmax(ops.reshape(kernels, (batch, length, self.num_heads, -1)), axis=-1)
+        kernels = ops.softmax(ops.reshape(kernels, (batch, length, self.num_heads, self.kernel_size)), axis=-1)
         return dynamic_convolution(
             ops.reshape(values, (batch, length, self.num_heads, width // self.num_heads)), kernels
         )

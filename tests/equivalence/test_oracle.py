@@ -72,10 +72,14 @@ def open_checkpoint(case: str, head: str, framework: str, dtype: str, folder: Pa
 def open_written(
     tensors: dict[str, np.ndarray], config: dict[str, Any], head: str, framework: str, dtype: str, folder: Path
 ) -> Any:
-    """Write a checkpoint and open it."""
+    """Write a checkpoint and open it; nothing that the model has may be missing."""
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps(config))
-    return model_class(config["model_type"], head, framework).from_pretrained(folder, dtype=dtype)
+    model_type = model_class(config["model_type"], head, framework)
+    model, info = model_type.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+    assert not info.missing
+    assert not info.mismatched
+    return model
 
 
 def assert_equals(trace: Any, expected: dict[str, dict[str, np.ndarray]], dtype: str) -> None:

@@ -31,6 +31,11 @@ def random_config(family: str, seed: int, **overrides: Any) -> Any:
     return config_class(**{**common, **draw(_Draw(seed, family, overrides)), **overrides})
 
 
+def attention_heads(config: Any) -> int:
+    """Return how many heads of a layer attend; ConvBERT leaves only some of its heads to attention."""
+    return getattr(config, "attention_heads", config.num_attention_heads)
+
+
 class _Draw:
     """Draws fields from lists of choices; a field that the caller has set is taken as it is."""
 

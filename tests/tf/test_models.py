@@ -16,7 +16,7 @@ from isobert.conversion.names import hub_shape
 from isobert.core.registry import model_class
 from isobert.errors import ConfigError
 from isobert.tf.losses import cross_entropy
-from support.configs import CONFIG_SEEDS, random_config
+from support.configs import CONFIG_SEEDS, attention_heads, random_config
 
 Make = Callable[..., Any]
 
@@ -76,7 +76,7 @@ def test_asking_for_hidden_states_and_attentions_gives_one_of_each_layer(
     assert not {"hidden_states", "attentions"} & set(plain)
     out = model(inputs, output_hidden_states=True, output_attentions=True)
     assert [tuple(h.shape) for h in out.hidden_states] == [(rows, length, config.hidden_size)] * 3
-    assert [tuple(a.shape) for a in out.attentions] == [(rows, config.num_attention_heads, length, length)] * 2
+    assert [tuple(a.shape) for a in out.attentions] == [(rows, attention_heads(config), length, length)] * 2
     for layer in out.attentions:
         np.testing.assert_allclose(np.array(layer).sum(-1), 1.0, atol=1e-12)
     for earlier, later in pairwise(out.hidden_states):
