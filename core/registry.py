@@ -77,6 +77,7 @@ FAMILIES: dict[str, Family] = {
                 "ForQuestionAnswering",
             ),
         ),
+        Family("rembert", "RemBert"),
     )
 }
 

@@ -30,6 +30,13 @@ class AddedTokenMatcher:
         longest_first = sorted(self._entries, key=len, reverse=True)
         self._expression = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
+    def __bool__(self) -> bool:
+        return self._expression is not None
+
+    def finds(self, text: str) -> bool:
+        """Return whether a text holds what looks like a token."""
+        return self._expression is not None and self._expression.search(text) is not None
+
     def split(self, text: str) -> Iterator[tuple[int | None, int, int]]:
         """Yield `(id, start, stop)` for every token found and `(None, start, stop)` for what lies between."""
         done = 0

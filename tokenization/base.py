@@ -231,8 +231,11 @@ class PreTrainedTokenizerBase(ModelInputs):
             columns = {name: column[0] for name, column in columns.items()}
         if return_overflowing_tokens:
             columns["overflow_to_sample_mapping"] = mapping
-        added = {token_id: token.content for token_id, token in self._added.items()}
-        return BatchEncoding(columns, rows, tensor_type=tensor_type, is_fast=self.is_fast, added=added)
+        return BatchEncoding(columns, rows, tensor_type=tensor_type, is_fast=self.is_fast, added=self._spelled())
+
+    def _spelled(self) -> dict[int, str]:
+        """Return the tokens whose spelling is theirs, and not that of the text they were found in."""
+        return {token_id: token.content for token_id, token in self._added.items()}
 
     def encode_plus(self, text: Any, text_pair: Any = None, **kwargs: Any) -> BatchEncoding:
         """Encode one text or one pair; the arguments are those of a call."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer
 
 from ..core.hub import read_json, resolve_file, write_json, write_text
 from ..errors import CheckpointError, CheckpointNotFoundError, TokenizerError
@@ -87,6 +87,47 @@ def _token(value: Any) -> Any:
     if isinstance(value, Mapping) and "content" in value:
         return AddedToken(**{key: item for key, item in value.items() if key != "__type"})
     return value
+
+
+def backend_state(
+    path: str | os.PathLike[str] | None, backend: Tokenizer | None, kind: str, vocabulary: type[Any]
+) -> dict[str, Any] | None:
+    """Return the content of a `tokenizer.json`, of a file or of a tokenizer; None if there is neither.
+
+    Args:
+        path: the file.
+        backend: the tokenizer.
+        kind: the model's type that is needed.
+        vocabulary: what such a model's vocabulary is in JSON, a dict or a list.
+
+    Raises:
+        TokenizerError: it is damaged, or of another algorithm.
+    """
+    if backend is not None:
+        state: dict[str, Any] = json.loads(backend.to_str())
+        where = "tokenizer_object"
+    elif path is not None:
+        state, where = read_object(path), str(path)
+    else:
+        return None
+    model = state.get("model")
+    model = model if isinstance(model, dict) else {}
+    found = model.get("type", kind)
+    if found != kind or not isinstance(model.get("vocab"), vocabulary):
+        raise TokenizerError(f"{where}: this holds a model of type {found!r}, and {kind} is needed.")
+    try:
+        Tokenizer.from_str(json.dumps(state))
+    except Exception as error:
+        raise TokenizerError(f"{where}: the tokenizers library cannot read this file: {error}.") from error
+    return state
+
+
+def added_of(state: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """Return the added tokens of a `tokenizer.json` as `added_tokens_decoder` holds them."""
+    return {
+        entry["id"]: {key: value for key, value in entry.items() if key != "id"}
+        for entry in state.get("added_tokens") or ()
+    }
 
 
 def read_vocab(path: str | os.PathLike[str]) -> dict[str, int]:

@@ -61,9 +61,7 @@ class PreTrainedTokenizer(PreTrainedTokenizerBase):
         rows = []
         for sample in samples:
             parts = sample if isinstance(sample, tuple) else (sample,)
-            sequences = [
-                sequence_row(self._pieces(part, matchers), index, self._token_of) for index, part in enumerate(parts)
-            ]
+            sequences = [self._sequence(part, index, matchers) for index, part in enumerate(parts)]
             rows.append(self._row(sequences, add_special_tokens, truncation))
         return rows if padding is None else pad_rows(rows, padding)
 
@@ -81,6 +79,12 @@ class PreTrainedTokenizer(PreTrainedTokenizerBase):
         cls, sep = self._token_of(cls_id), self._token_of(sep_id)
         row = special_row(cls_id, cls, 0) + first + special_row(sep_id, sep, 0)
         return row if second is None else row + second + special_row(sep_id, sep, 1)
+
+    def _sequence(
+        self, part: str | list[str], sequence: int, matchers: tuple[AddedTokenMatcher, AddedTokenMatcher]
+    ) -> Encoding:
+        """Return the row of one text, or of a list of words, without special tokens."""
+        return sequence_row(self._pieces(part, matchers), sequence, self._token_of)
 
     def _pieces(
         self, part: str | list[str], matchers: tuple[AddedTokenMatcher, AddedTokenMatcher]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tokenizers import AddedToken
 
 from ..errors import TokenizerError
+
+logger = logging.getLogger("isobert")
 
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 ADDITIONAL = "additional_special_tokens"
@@ -130,8 +133,40 @@ class SpecialTokens:
         """Take note of tokens just added; `rebuild` says that tokens already there changed their flags."""
         raise NotImplementedError
 
+    def _look(self, token: AddedToken) -> str:
+        """Return what a token is once text is normalised."""
+        raise NotImplementedError
+
     def _check_tokens(self, tokens: Sequence[AddedToken]) -> None:
         """Raise a TokenizerError if a token could not be found in a text, or not be told from another."""
+        looks = {self._look(token): token.content for token in self._added.values() if token.normalized}
+        for token in tokens:
+            if not token.normalized:
+                continue
+            look = self._look(token)
+            if not look:
+                raise TokenizerError(
+                    f"The token {token.content!r} is nothing once text is normalised, so it could never be found: add "
+                    "it as AddedToken(..., normalized=False)."
+                )
+            if looks.setdefault(look, token.content) != token.content:
+                raise TokenizerError(
+                    f"The tokens {looks[look]!r} and {token.content!r} are the same once text is normalised, so they "
+                    "could not be told apart: leave one out, or add it as AddedToken(..., normalized=False)."
+                )
+
+    def _warn_about_likes(self) -> None:
+        """Warn of a file's added tokens that cannot be told apart; to refuse them would be to refuse the file."""
+        looks: dict[str, str] = {}
+        for token in self._added.values():
+            other = looks.setdefault(self._look(token), token.content) if token.normalized else token.content
+            if other != token.content:
+                logger.warning(
+                    "The added tokens %r and %r are the same once text is normalised: which one is found in a text is "
+                    "left to chance. Give one of them normalized=False in added_tokens_decoder.",
+                    other,
+                    token.content,
+                )
 
     def _all_special(self) -> list[AddedToken]:
         tokens = [token for token in self._special.values() if token is not None] + self._additional

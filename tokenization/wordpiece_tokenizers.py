@@ -12,9 +12,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from ..core.hub import write_text
 from ..errors import TokenizerError
-from .base import PreTrainedTokenizerBase, logger
+from .base import PreTrainedTokenizerBase
 from .fast import PreTrainedTokenizerFast
-from .files import read_object, read_vocab, vocab_of
+from .files import added_of, backend_state, read_vocab, vocab_of
 from .rows import Span
 from .slow import Normalized, PreTrainedTokenizer
 from .special_tokens import TokenLike
@@ -87,7 +87,7 @@ class _WordPieceBase(PreTrainedTokenizerBase):
                 f"never_split={never_split!r} is not supported, since the fast tokenizers cannot do it: use "
                 "tokenizer.add_tokens(...) for words that must stay whole."
             )
-        state = _backend_state(tokenizer_file, tokenizer_object)
+        state = backend_state(tokenizer_file, tokenizer_object, "WordPiece", dict)
         asked = {
             "do_lower_case": do_lower_case,
             "strip_accents": strip_accents,
@@ -116,10 +116,7 @@ class _WordPieceBase(PreTrainedTokenizerBase):
                 "vocabulary."
             )
         if state and not kwargs.get("added_tokens_decoder"):
-            kwargs["added_tokens_decoder"] = {
-                entry["id"]: {key: value for key, value in entry.items() if key != "id"}
-                for entry in state.get("added_tokens") or ()
-            }
+            kwargs["added_tokens_decoder"] = added_of(state)
         self._start(ids, state)
         super().__init__(
             ids,
@@ -159,38 +156,8 @@ class _WordPieceBase(PreTrainedTokenizerBase):
         """Whether capitals are lowered."""
         return self._settings.do_lower_case
 
-    def _check_tokens(self, tokens: Sequence[AddedToken]) -> None:
-        looks = {self._look(token): token.content for token in self._added.values() if token.normalized}
-        for token in tokens:
-            if not token.normalized:
-                continue
-            look = self._look(token)
-            if not look:
-                raise TokenizerError(
-                    f"The token {token.content!r} is nothing once text is normalised, so it could never be found: add "
-                    "it as AddedToken(..., normalized=False)."
-                )
-            if looks.setdefault(look, token.content) != token.content:
-                raise TokenizerError(
-                    f"The tokens {looks[look]!r} and {token.content!r} are the same once text is normalised, so they "
-                    "could not be told apart: leave one out, or add it as AddedToken(..., normalized=False)."
-                )
-
     def _look(self, token: AddedToken) -> str:
         return normalize(token.content, self._settings.rules).text
-
-    def _warn_about_likes(self) -> None:
-        """Warn of a file's added tokens that cannot be told apart; to refuse them would be to refuse the file."""
-        looks: dict[str, str] = {}
-        for token in self._added.values():
-            other = looks.setdefault(self._look(token), token.content) if token.normalized else token.content
-            if other != token.content:
-                logger.warning(
-                    "The added tokens %r and %r are the same once text is normalised: which one is found in a text is "
-                    "left to chance. Give one of them normalized=False in added_tokens_decoder.",
-                    other,
-                    token.content,
-                )
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
         """Join tokens into a text: pieces to the word before them, words with blanks.
@@ -306,31 +273,6 @@ def _added(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 def _in_force(settings: WordPieceSettings, names: Mapping[str, Any]) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in names}
-
-
-def _backend_state(path: str | os.PathLike[str] | None, backend: Tokenizer | None) -> dict[str, Any] | None:
-    """Return the content of a `tokenizer.json`, of a file or of a tokenizer.
-
-    Raises:
-        TokenizerError: it is damaged, or of another algorithm.
-    """
-    if backend is not None:
-        state: dict[str, Any] = json.loads(backend.to_str())
-        where = "tokenizer_object"
-    elif path is not None:
-        state, where = read_object(path), str(path)
-    else:
-        return None
-    model = state.get("model")
-    model = model if isinstance(model, dict) else {}
-    kind = model.get("type", "WordPiece")
-    if kind != "WordPiece" or not isinstance(model.get("vocab"), dict):
-        raise TokenizerError(f"{where}: this holds a model of type {kind!r}, and WordPiece is needed.")
-    try:
-        Tokenizer.from_str(json.dumps(state))
-    except Exception as error:
-        raise TokenizerError(f"{where}: the tokenizers library cannot read this file: {error}.") from error
-    return state
 
 
 def _read_settings(state: Mapping[str, Any]) -> dict[str, Any]:
