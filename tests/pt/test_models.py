@@ -279,8 +279,8 @@ def test_the_labels_of_the_next_sentence_have_two_names(make_model: Make, make_i
     assert model(**inputs).loss is None
 
 
-def test_each_choice_is_scored_on_its_own(make_model: Make, make_inputs: Make) -> None:
-    model = make_model("mobilebert", "ForMultipleChoice", 1)
+def test_each_choice_is_scored_on_its_own(family: str, make_model: Make, make_inputs: Make) -> None:
+    model = make_model(family, "ForMultipleChoice", 1)
     inputs = make_inputs(model, batch=2, choices=3, labels=False)
     together = model(**inputs).logits
     assert together.shape == (2, 3)
