@@ -48,6 +48,18 @@ SMALL: dict[str, dict[str, Any]] = {
         "num_attention_heads": 4,
         "intermediate_size": 512,
         "max_position_embeddings": 128,
+        # The default is for a width of 768; a narrower model learns from wider weights.
+        "initializer_range": 0.05,
+    },
+    "convbert": {
+        "hidden_size": 128,
+        "embedding_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 256,
+        "num_groups": 2,
+        "max_position_embeddings": 128,
+        "pad_token_id": 0,
     },
 }
 
@@ -244,6 +256,9 @@ def _new_model(options: DemoOptions, tokenizer: Any, passages: Passages) -> Any:
     if options.layers is not None:
         settings["num_hidden_layers"] = options.layers
     if options.hidden_size is not None:
+        if settings["embedding_size"] == settings["hidden_size"]:
+            # Words as wide as the stream stay so: a family may know nothing else.
+            settings["embedding_size"] = options.hidden_size
         settings["hidden_size"] = options.hidden_size
     settings.update(vocab_size=len(tokenizer), id2label=dict(enumerate(passages.topics)))
     config = config_class(options.family).from_dict(settings)
