@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 PACKAGE := __init__.py errors.py core tokenization conversion pt tf cli
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-full lint format oracle clean
+.PHONY: help install demo test test-full lint format oracle bench clean
 
 help:
 	@echo 'make install    the environment alone, in $(VENV)'
@@ -16,6 +16,7 @@ help:
 	@echo 'make lint       ruff, mypy, import-linter'
 	@echo 'make format     let ruff rewrite the code'
 	@echo 'make oracle     compute the oracle fixtures anew with transformers 4.57.6, in .peers'
+	@echo 'make bench      a forward pass beside transformers 5 and 4.57.6, in .peers-5 and .peers; BENCH holds options'
 	@echo 'make clean      remove everything that make created'
 
 install: $(INSTALLED)
@@ -61,7 +62,16 @@ oracle: .peers/.installed
 	  torch==2.13.0 transformers==4.57.6 tensorflow-cpu==2.21.0 tf-keras==2.21.0 sentencepiece protobuf
 	@touch $@
 
+# On an idle machine. BENCH='--families convbert --rounds 5' asks for less; docs/benchmarks.md tells what is measured.
+bench: $(INSTALLED) .peers/.installed .peers-5/.installed
+	$(BIN)/python benchmarks/forward.py --json benchmarks/results/forward.json $(BENCH)
+
+.peers-5/.installed:
+	$(PYTHON) -m venv .peers-5
+	.peers-5/bin/python -m pip install --quiet --disable-pip-version-check 'transformers>=5,<6' torch==2.13.0
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .peers build dist isobert-demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf $(VENV) .peers .peers-5 build dist isobert-demo *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	  .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -28,6 +27,7 @@ from rich.table import Table
 import gemm
 import isobert
 from flops import FORMULAS, forward_flop
+from isobert.core.hub import write_json
 from isobert.core.registry import FAMILIES
 from runner import BenchmarkError, Timing, Worker, alternate
 
@@ -171,10 +171,8 @@ class Benchmark:
 
     def measure(self, case: Case, sides: dict[str, Worker]) -> Case:
         """Measure memory first, one side after the other, then times, in turns."""
-        self.console.print(
-            f"{case.family} {case.part}, {FRAMEWORKS[case.framework]}, {case.batch} x {case.length} ...",
-            highlight=False,
-        )
+        what = case.part or FRAMEWORKS[case.framework]
+        self.console.print(f"{case.family}, {what}, {case.batch} x {case.length} ...", highlight=False)
         case.memory = {side: worker.ask("memory") for side, worker in sides.items()}
         turns = {side: partial(worker.ask, "time", seconds=self.chosen.seconds) for side, worker in sides.items()}
         case.times = alternate({**turns, **self.products}, self.chosen.rounds)
@@ -309,9 +307,11 @@ def main() -> None:
     console.print(table_of(cases))
     found = ", ".join(f"{kind} {rate:.0f}" for kind, rate in rates(cases).items())
     console.print(f"The machine's float32 products, {gemm.SIZE} cubed, in GFLOP/s: {found}.", highlight=False)
+    for side, versions in benchmark.versions.items():
+        console.print(f"{side}: " + ", ".join(map(" ".join, versions.items())), highlight=False)
     if chosen.json:
         chosen.json.parent.mkdir(parents=True, exist_ok=True)
-        chosen.json.write_text(json.dumps(report(cases, benchmark, load), indent=1) + "\n", encoding="utf-8")
+        write_json(chosen.json, report(cases, benchmark, load))
 
 
 if __name__ == "__main__":

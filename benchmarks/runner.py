@@ -66,23 +66,26 @@ def timed(call: Callable[[], Any], seconds: float, least: int = 2) -> list[float
     return took
 
 
-def peak_memory(call: Callable[[], Any]) -> int | None:
+def peak_memory(call: Callable[[], Any], times: int = 3) -> int | None:
     """Return the bytes that a call needs beyond what is resident before it, or None where the system does not tell.
 
-    It is the second of two calls that is measured: what the first sets up and keeps (threads, compiled kernels) is not
-    what a call needs. In between, the memory that the allocator holds on to is handed back, since a call that is given
-    it again would seem to need none.
+    It is the median of several calls after a first one: what that sets up and keeps (threads, compiled kernels) is not
+    what a call needs. Before each, the memory that the allocator holds on to is handed back, since a call that is given
+    it again would seem to need none; how much of it can be handed back is what differs from call to call.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is None or not PEAK_RESET.exists():
         return None
     call()
-    gc.collect()
-    trim(0)
-    before = _resident("VmRSS")
-    PEAK_RESET.write_text("5")
-    call()
-    return max(_resident("VmHWM") - before, 0)
+    peaks = []
+    for _ in range(times):
+        gc.collect()
+        trim(0)
+        before = _resident("VmRSS")
+        PEAK_RESET.write_text("5")
+        call()
+        peaks.append(max(_resident("VmHWM") - before, 0))
+    return int(statistics.median(peaks))
 
 
 def _resident(field: str) -> int:
@@ -173,7 +176,7 @@ def alternate(turns: Mapping[str, Callable[[], Sequence[float]]], rounds: int) -
     """
     measured: dict[str, list[float]] = {name: [] for name in turns}
     for number in range(rounds):
-        for name in list(turns) if number % 2 == 0 else reversed(turns):
+        for name in list(turns)[:: 1 if number % 2 == 0 else -1]:
             time.sleep(SETTLING_SECONDS)
             measured[name].append(statistics.median(turns[name]()))
     return {name: Timing(tuple(medians)) for name, medians in measured.items()}
