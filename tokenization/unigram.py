@@ -9,6 +9,7 @@ from.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -47,7 +48,10 @@ class Segmenter:
         # Text can become only these: the others stand in the vocabulary, but a text that looks like them is plain text.
         kinds = enumerate(model.types)
         self._ids = {model.pieces[index]: index for index, kind in kinds if kind in wanted}
-        self._bytes = {piece for piece, i in self._ids.items() if model.types[i] == BYTE}
+        self._bytes = {piece: i for piece, i in self._ids.items() if model.types[i] == BYTE}
+        self.byte_ids = frozenset(self._bytes.values())
+        symbols = [p for p, kind in zip(model.pieces, model.types, strict=True) if kind == USER_DEFINED]
+        self._symbols = re.compile("|".join(map(re.escape, symbols))) if symbols else None
         self._characters: SentencePieceProcessor | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Segmenter:
@@ -55,6 +59,26 @@ class Segmenter:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Segmenter, (self.model,)
+
+    def ids(self, texts: list[str]) -> list[list[int]]:
+        """Return the ids of each text's pieces; the texts are shared out among the machine's cores."""
+        found: list[list[int]] = self.processor.encode(texts, out_type=int) if texts else []
+        return found
+
+    def is_plain(self, text: str) -> bool:
+        """Return whether the model's rules change nothing in a text but blanks, and it holds no user-defined symbol.
+
+        Each character of the normal form is then one of the text, and known without asking where it comes from.
+        """
+        # A symbol is one thing to the rules: all its characters are said to come from its first.
+        if SPACE in text or (self._symbols and self._symbols.search(text)):
+            return False
+        blanks = text.replace("\n", " ").replace("\t", " ")
+        if self.model.remove_extra_whitespaces:
+            blanks = " ".join(word for word in blanks.split(" ") if word)
+        before = SPACE if self.model.add_dummy_prefix and blanks else ""
+        normal: str = self.processor.normalize(text)
+        return normal == before + blanks.replace(" ", SPACE)
 
     def segment(
         self, text: str, sampling: Mapping[str, Any] | None = None

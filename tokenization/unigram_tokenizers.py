@@ -304,7 +304,8 @@ class UnigramTokenizerFast(_UnigramBase, PreTrainedTokenizerFast):
         expected = self._expected(samples, add_special_tokens, split_special_tokens)
         found = encode([samples[i] for i in expected], *flags, None, None, split_special_tokens)
         for (index, ids), row in zip(expected.items(), found, strict=True):
-            if row.ids == ids:
+            # The library lays every byte's piece on all unknown characters around it.
+            if row.ids == ids and self._segmenter.byte_ids.isdisjoint(ids):
                 rows[index] = row
         others = [index for index in range(len(samples)) if index not in rows]
         if truncation is not None:
@@ -339,7 +340,7 @@ class UnigramTokenizerFast(_UnigramBase, PreTrainedTokenizerFast):
             if all(self._is_plain(text, matchers) for part in own for text in part):
                 plain[index] = [len(part) for part in own]
                 texts += [text for part in own for text in part]
-        found = iter(self._segmenter.processor.encode(texts, out_type=int) if texts else ())
+        found = iter(self._segmenter.ids(texts))
         cls, sep = self._joints()
         expected = {}
         for index, counts in plain.items():
@@ -357,21 +358,14 @@ class UnigramTokenizerFast(_UnigramBase, PreTrainedTokenizerFast):
         """Whether a row of the library's can be like SentencePiece's in its words and offsets too."""
         model = self.model
         inside = any(SPACE in piece[1:] for piece in model.pieces)
-        return not inside and model.escape_whitespaces and not (model.whitespace_as_suffix or model.byte_fallback)
+        return not inside and model.escape_whitespaces and not model.whitespace_as_suffix
 
     def _is_plain(self, text: str, matchers: _Matchers) -> bool:
         """Whether text is only pieces, and normalisation changes nothing in it but blanks."""
         as_written, normalised = matchers
-        if SPACE in text or as_written.finds(text) or self._prepare(text) is not None:
+        if as_written.finds(text) or self._prepare(text) is not None or not self._segmenter.is_plain(text):
             return False
-        blanks = text.replace("\n", " ").replace("\t", " ")
-        if self.model.remove_extra_whitespaces:
-            blanks = " ".join(word for word in blanks.split(" ") if word)
-        if normalised.finds(blanks):
-            return False
-        before = SPACE if self.model.add_dummy_prefix and blanks else ""
-        normal: str = self._segmenter.processor.normalize(text)
-        return normal == before + blanks.replace(" ", SPACE)
+        return not normalised or not normalised.finds(self._segmenter.normalize(text).text)
 
 
 def _next_word(row: Encoding) -> int:
