@@ -6,7 +6,8 @@ import random
 import pytest
 from rich.console import Console
 
-from isobert.cli.demo import DemoOptions, run_demo
+from isobert.cli.demo import SMALL, DemoOptions, run_demo
+from isobert.core.registry import FAMILIES
 from isobert.errors import InputError, UnknownNameError
 
 
@@ -26,11 +27,11 @@ def texts(tmp_path):
     return paths
 
 
-def test_the_demo_trains_saves_opens_and_agrees_in_both_frameworks(texts, tmp_path):
+@pytest.mark.parametrize("family", SMALL)
+def test_the_demo_trains_saves_opens_and_agrees_in_both_frameworks(family, texts, tmp_path):
     output = tmp_path / "out"
-    options = DemoOptions(
-        output=output, text=texts, vocab_size=120, layers=1, hidden_size=64, epochs=3, keras_epochs=1, max_length=40
-    )
+    sizes = {"vocab_size": 120, "layers": 1, "hidden_size": 64, "max_length": 40}
+    options = DemoOptions(output=output, family=family, text=texts, epochs=3, keras_epochs=1, **sizes)
     report = run_demo(options, Console(quiet=True))
     figures = report.figures
     assert report.passed
@@ -60,12 +61,22 @@ def test_the_demo_trains_saves_opens_and_agrees_in_both_frameworks(texts, tmp_pa
         ({"learning_rate": -1.0}, "--learning-rate is -1.0"),
         ({"topics": 1}, "--topics is 1; it must be at least 2"),
         ({"max_length": -1}, "--max-length is -1"),
-        ({"family": "convbert"}, "no small model of 'convbert'"),
     ],
 )
 def test_an_option_that_cannot_work_is_named_before_anything_is_written(changes, message, tmp_path):
     with pytest.raises(InputError, match=message):
         run_demo(DemoOptions(output=tmp_path / "out", **changes), Console(quiet=True))
+    assert not (tmp_path / "out").exists()
+
+
+def test_there_is_a_small_model_of_every_family_that_has_models():
+    assert set(SMALL) == {name for name, family in FAMILIES.items() if family.heads}
+
+
+def test_a_family_without_a_small_model_is_named(monkeypatch, tmp_path):
+    monkeypatch.delitem(SMALL, "squeezebert")
+    with pytest.raises(InputError, match="no small model of 'squeezebert'; it has mobilebert"):
+        run_demo(DemoOptions(output=tmp_path / "out", family="squeezebert"), Console(quiet=True))
     assert not (tmp_path / "out").exists()
 
 
