@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 from tokenizers import AddedToken
 
-from isobert import MobileBertTokenizer, MobileBertTokenizerFast
 from isobert.errors import MissingDependencyError, TokenizerError
 from isobert.tokenization.arguments import NO_MAX_LENGTH
+from support.tokenizers import KINDS, is_unigram, spelled, tokenizer_class, vocabulary
 
-VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "un", "##aff", "##able", "is", "she", "?", ".", "'", "t", "don"]
+WORDS = ["un", "##aff", "##able", "is", "she", "?", ".", "'", "t", "don"]
 
 
-@pytest.fixture(params=[MobileBertTokenizer, MobileBertTokenizerFast], ids=["slow", "fast"])
+def make(name: str, words: list[str] = WORDS, **settings: Any) -> Any:
+    return tokenizer_class(name)(**vocabulary(name, words), **settings)
+
+
+@pytest.fixture(params=KINDS)
 def tokenizer(request: pytest.FixtureRequest) -> Any:
-    return request.param(vocab=VOCAB, model_max_length=16)
+    return make(request.param, model_max_length=16)
 
 
 def test_one_text_gives_flat_lists_and_a_batch_nested_ones(tokenizer: Any) -> None:
@@ -54,15 +58,19 @@ def test_windows_overlap_by_the_stride_and_say_whose_they_are(tokenizer: Any) ->
 
 def test_the_way_between_tokens_words_and_characters(tokenizer: Any) -> None:
     batch = tokenizer("She unaffable.", "is she")
-    assert batch.tokens() == ["[CLS]", "she", "un", "##aff", "##able", ".", "[SEP]", "is", "she", "[SEP]"]
+    # To Unigram a blank is of the piece that follows, and a word is what stands between blanks.
+    unigram = is_unigram(tokenizer)
+    wanted = ["[CLS]", "she", "un", "##aff", "##able", ".", "[SEP]", "is", "she", "[SEP]"]
+    assert batch.tokens() == spelled(tokenizer, wanted)
     assert batch.char_to_token(6) == 3
     assert batch.char_to_token(0, 3, sequence_index=1) == 8
-    assert batch.char_to_token(3) is None
+    assert batch.char_to_token(3) == (2 if unigram else None)
+    assert batch.char_to_token(14) is None
     assert batch.token_to_chars(3) == (6, 9)
     assert batch.token_to_chars(0) is None
     assert batch.token_to_word(4) == 1
-    assert batch.word_to_tokens(1) == (2, 5)
-    assert batch.word_to_chars(1) == (4, 13)
+    assert batch.word_to_tokens(1) == ((2, 6) if unigram else (2, 5))
+    assert batch.word_to_chars(1) == ((3, 14) if unigram else (4, 13))
     assert batch.word_to_tokens(7) is None
     assert batch.char_to_word(12) == 1
     assert batch.token_to_sequence(7) == 1
@@ -104,7 +112,7 @@ def test_pad_collates_examples_and_leaves_labels_alone(tokenizer: Any) -> None:
 
 
 def test_ids_are_made_ready_as_text_is(tokenizer: Any) -> None:
-    first, second = ([tokenizer.convert_tokens_to_ids(t) for t in text.split()] for text in ("she is", "is she"))
+    first, second = (tokenizer.convert_tokens_to_ids(spelled(tokenizer, text.split())) for text in ("she is", "is she"))
     made = tokenizer.prepare_for_model(
         first, second, return_special_tokens_mask=True, padding="max_length", max_length=9
     )
@@ -123,28 +131,32 @@ def test_ids_are_made_ready_as_text_is(tokenizer: Any) -> None:
 
 
 def test_decoding_joins_pieces_and_cleans_up(tokenizer: Any) -> None:
+    unigram = is_unigram(tokenizer)
     ids = tokenizer("She is unaffable. Don't?")["input_ids"]
-    assert tokenizer.decode(ids) == "[CLS] she is unaffable. don't? [SEP]"
-    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == "[CLS] she is unaffable . don ' t ? [SEP]"
+    clean, kept = "[CLS] she is unaffable. don't? [SEP]", "[CLS] she is unaffable . don ' t ? [SEP]"
+    assert tokenizer.decode(ids) == clean
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=True) == clean
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == (clean if unigram else kept)
     assert tokenizer.decode(ids, skip_special_tokens=True) == "she is unaffable. don't?"
     assert tokenizer.batch_decode(np.array([ids, ids])) == [tokenizer.decode(ids)] * 2
     assert tokenizer.decode(9) == "she"
-    assert tokenizer.convert_ids_to_tokens([2, 5, 6]) == ["[CLS]", "un", "##aff"]
-    assert tokenizer.convert_tokens_to_ids(["she", "nowhere"]) == [9, 1]
-    assert tokenizer.convert_tokens_to_string(["un", "##able"]) == "unable"
+    assert tokenizer.convert_ids_to_tokens([2, 5, 6]) == spelled(tokenizer, ["[CLS]", "un", "##aff"])
+    assert tokenizer.convert_tokens_to_ids([*spelled(tokenizer, ["she"]), "nowhere"]) == [9, 1]
+    assert tokenizer.convert_tokens_to_string(spelled(tokenizer, ["un", "##able"])) == "unable"
 
 
 def test_added_tokens_are_found_as_they_say(tokenizer: Any) -> None:
     size = len(tokenizer)
-    assert tokenizer.add_tokens(["<a>", "she"]) == 1
+    assert tokenizer.add_tokens(["<a>", *spelled(tokenizer, ["she"])]) == 1
     assert tokenizer.add_tokens("<a>") == 0
-    assert tokenizer.add_tokens([AddedToken("is", single_word=True), AddedToken("<l>", lstrip=True)]) == 1
+    assert tokenizer.add_tokens([AddedToken("whole", single_word=True), AddedToken("<l>", lstrip=True)]) == 2
     assert tokenizer.vocab_size == size
-    assert len(tokenizer) == size + 2
-    batch = tokenizer("She<A> this is  <l>?", return_offsets_mapping=True)
-    assert batch["input_ids"][1:-1] == [9, size, 1, 8, size + 1, 10]
-    assert batch["offset_mapping"][1:-1] == [(0, 3), (3, 6), (7, 11), (12, 14), (14, 19), (19, 20)]
+    assert len(tokenizer) == size + 3
+    batch = tokenizer("She<A> is whole  <l>is", return_offsets_mapping=True)
+    assert batch["input_ids"][1:-1] == [9, size, 8, size + 1, size + 2, 8]
+    assert batch["offset_mapping"][1:-1] == [(0, 3), (3, 6), (7, 9), (10, 15), (15, 20), (20, 22)]
     assert batch.tokens()[5] == "<l>"
+    assert size + 1 not in tokenizer("wholesome")["input_ids"]
     assert tokenizer.convert_ids_to_tokens(size) == "<a>"
 
 
@@ -153,6 +165,7 @@ def test_special_tokens_can_be_named_replaced_and_added(tokenizer: Any) -> None:
     assert tokenizer.additional_special_tokens == ["<e>"]
     assert tokenizer.bos_token_id == tokenizer.convert_tokens_to_ids("<s>")
     assert tokenizer.bos_token_id in tokenizer.all_special_ids
+    tokenizer.eos_token = None
     assert tokenizer.eos_token is None
     assert tokenizer.eos_token_id is None
     assert tokenizer.decode(tokenizer("she <e> is")["input_ids"], skip_special_tokens=True) == "she is"
@@ -165,9 +178,13 @@ def test_special_tokens_can_be_named_replaced_and_added(tokenizer: Any) -> None:
 
 
 def test_special_tokens_in_a_text_are_special_unless_they_are_to_be_split(tokenizer: Any) -> None:
-    assert tokenizer.tokenize("she [MASK]") == ["she", "[MASK]"]
-    assert tokenizer.tokenize("she [MASK]", split_special_tokens=True) == ["she", "[UNK]", "[UNK]", "[UNK]"]
-    assert tokenizer.tokenize("she [MASK]") == ["she", "[MASK]"]
+    whole = spelled(tokenizer, ["she", "[MASK]"])
+    assert tokenizer.tokenize("she [MASK]") == whole
+    split = tokenizer.tokenize("she [MASK]", split_special_tokens=True)
+    assert tokenizer.mask_token not in split
+    assert len(split) > 1
+    assert set(tokenizer.convert_tokens_to_ids(split[1:])) == {1}
+    assert tokenizer.tokenize("she [MASK]") == whole
 
 
 def test_lengths_come_from_the_model_when_none_is_given(tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -264,21 +281,24 @@ def test_tokens_that_could_never_be_found_are_refused(tokenizer: Any) -> None:
     assert tokenizer.tokenize("zebra ZEBRA") == ["Zebra", "ZEBRA"]
     with pytest.raises(TokenizerError, match="no special token called"):
         tokenizer.add_special_tokens({"end_token": "x"})
-    with pytest.raises(TokenizerError, match="never_split"):
-        type(tokenizer)(vocab=VOCAB, never_split=["a"])
     assert tokenizer("she")["input_ids"] == [2, 9, 3]
 
 
-def test_files_whose_added_tokens_look_alike_open_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_words_that_are_never_to_be_split_are_to_be_added() -> None:
+    for name in KINDS[:2]:
+        with pytest.raises(TokenizerError, match="never_split"):
+            make(name, never_split=["a"])
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_files_whose_added_tokens_look_alike_open_with_a_warning(name: str, caplog: pytest.LogCaptureFixture) -> None:
     added = {15: {"content": "Zebra"}, 16: {"content": "zebra"}}
-    for cls in (MobileBertTokenizer, MobileBertTokenizerFast):
-        caplog.clear()
-        assert len(cls(vocab=VOCAB, added_tokens_decoder=added)) == 17
-        assert "'Zebra' and 'zebra'" in caplog.text
+    assert len(make(name, added_tokens_decoder=added)) == 17
+    assert "'Zebra' and 'zebra'" in caplog.text
 
 
-def test_special_tokens_missing_from_the_vocabulary_are_added() -> None:
-    for cls in (MobileBertTokenizer, MobileBertTokenizerFast):
-        small = cls(vocab=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a"])
-        assert small.mask_token_id == 5
-        assert small("a [MASK]")["input_ids"] == [2, 4, 5, 3]
+@pytest.mark.parametrize("name", KINDS)
+def test_special_tokens_missing_from_the_vocabulary_are_added(name: str) -> None:
+    small = make(name, ["is"], mask_token="[GAP]")
+    assert small.mask_token_id == 6
+    assert small("is [GAP]")["input_ids"] == [2, 5, 6, 3]
