@@ -156,12 +156,8 @@ class Benchmark:
                         output = folder / "output.npy"
                         worker.ask("choose", inputs=str(folder / f"{batch}.npz"), output=str(output))
                         found = np.load(output)
-                        case.difference = max(case.difference, difference(found, reference.setdefault(batch, found)))
-                        if not case.difference <= MOST_DIFFERENCE:
-                            raise BenchmarkError(
-                                f"{family}, {framework}, {side}: the output differs by {case.difference:.1g} from the "
-                                f"first side's, so the sides do not compute the same model."
-                            )
+                        apart = checked(found, reference.setdefault(batch, found), f"{family}, {framework}, {side}")
+                        case.difference = max(case.difference, apart)
                     yield self.measure(case, sides)
                 if framework == "pt" and family in PARTS:
                     part, batch, length = PARTS[family]
@@ -212,11 +208,20 @@ def write_inputs(path: Path, vocab_size: int, batch: int, length: int) -> None:
     np.savez(path, input_ids=ids, attention_mask=np.ones_like(ids), token_type_ids=np.zeros_like(ids))
 
 
-def difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """Return the largest difference of two arrays, relative to the largest number of the second."""
+def checked(found: np.ndarray, expected: np.ndarray, where: str) -> float:
+    """Return the largest difference of two outputs, relative to the largest number of the second.
+
+    Raises:
+        BenchmarkError: it is more than rounding, or not a number, or the shapes differ.
+    """
     if found.shape != expected.shape:
-        raise BenchmarkError(f"One side's output is {found.shape}, another's {expected.shape}.")
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+        raise BenchmarkError(f"{where}: the output's shape is {found.shape}, the first side's {expected.shape}.")
+    difference = float(np.abs(found - expected).max() / np.abs(expected).max())
+    if not difference <= MOST_DIFFERENCE:
+        raise BenchmarkError(
+            f"{where}: the output differs by {difference:.1g} from the first side's; they are not the same model."
+        )
+    return difference
 
 
 def table_of(cases: Sequence[Case]) -> Table:

@@ -65,9 +65,13 @@ def test_without_a_peer_or_memory_the_table_has_dashes() -> None:
 
 
 def test_a_difference_is_relative_to_the_largest_number() -> None:
-    assert forward.difference(np.array([1.0, -4.0]), np.array([1.0, -5.0])) == 0.2
-    with pytest.raises(BenchmarkError, match=r"\(2,\), another's \(3,\)"):
-        forward.difference(np.zeros(2), np.zeros(3))
+    assert forward.checked(np.array([1.0, -4.999]), np.array([1.0, -5.0]), "") == pytest.approx(2e-4)
+
+
+@pytest.mark.parametrize("found", [[1.0, -4.9], [1.0, np.nan], [1.0, -5.0, 0.0]])
+def test_another_models_output_ends_the_run(found: list[float]) -> None:
+    with pytest.raises(BenchmarkError, match="convbert, tf, peer: the output"):
+        forward.checked(np.array(found), np.array([1.0, -5.0]), "convbert, tf, peer")
 
 
 def test_the_report_is_json_and_holds_every_round() -> None:
