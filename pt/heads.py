@@ -42,10 +42,6 @@ class HeadModel(PreTrainedModel):
             loss=loss, **scores, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
 
-    def is_to_score(self, output_logits: bool | None, loss: Tensor | None) -> bool:
-        """Say whether to return the scores of words: as asked, or else where no loss stands for them."""
-        return loss is None if output_logits is None else output_logits
-
 
 class LabelledModel(HeadModel):
     """A head with one kind of scores and one kind of labels: subclasses define `logits` and may define `loss_of`."""
@@ -105,29 +101,26 @@ class ForPreTraining(HeadModel):
         next_sentence_label: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
-        output_logits: bool | None = None,
     ) -> ModelOutput:
         """Return `prediction_logits` `[batch, length, vocab]` and `seq_relationship_logits` `[batch, 2]`.
 
         `labels` `[batch, length]` are the masked words' ids, -100 elsewhere; `next_sentence_label` `[batch]` is 0 where
         the second sentence follows the first, and 1 where it does not. With both, `loss` is the sum of the two losses.
-        `output_logits` is whether to return `prediction_logits`; None returns them only where there is no loss, which
-        itself does not need them.
 
         Raises:
             InputError: an argument has a wrong shape, dtype or range.
         """
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         encoded = self.base_model(*inputs, output_attentions, output_hidden_states)
+        prediction_logits = self.cls["predictions"](encoded.last_hidden_state)
         relationship_logits = self.cls["seq_relationship"](encoded.pooler_output)
         loss = None
         if labels is not None and next_sentence_label is not None:
             next_sentence_loss = cross_entropy(relationship_logits, next_sentence_label, "next_sentence_label")
-            loss = self.cls["predictions"](encoded.last_hidden_state, labels) + next_sentence_loss
-        scores = {"seq_relationship_logits": relationship_logits}
-        if self.is_to_score(output_logits, loss):
-            scores["prediction_logits"] = self.cls["predictions"](encoded.last_hidden_state)
-        return self.respond(encoded, loss, **scores)
+            loss = cross_entropy(prediction_logits, labels) + next_sentence_loss
+        return self.respond(
+            encoded, loss, prediction_logits=prediction_logits, seq_relationship_logits=relationship_logits
+        )
 
 
 class ForMaskedLM(LabelledModel):
@@ -146,36 +139,6 @@ class ForMaskedLM(LabelledModel):
     def logits(self, encoded: ModelOutput) -> Tensor:
         """Score `[batch, length, hidden]` as `[batch, length, vocab]`."""
         return self.cls["predictions"](encoded.last_hidden_state)
-
-    def loss_of_words(self, encoded: ModelOutput, labels: Tensor) -> Tensor:
-        """Return the mean cross entropy of labels `[batch, length]`."""
-        return self.cls["predictions"](encoded.last_hidden_state, labels)
-
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        output_logits: bool | None = None,
-    ) -> ModelOutput:
-        """Return the `loss` if there are labels, and else `logits`. The other arguments are the encoder's.
-
-        `output_logits` is whether to return `logits`; None returns them only where there is no loss, which itself does
-        not need them.
-
-        Raises:
-            InputError: an argument has a wrong shape, dtype or range.
-        """
-        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        encoded = self.base_model(*inputs, output_attentions, output_hidden_states)
-        loss = None if labels is None else self.loss_of_words(encoded, labels)
-        scores = {"logits": self.logits(encoded)} if self.is_to_score(output_logits, loss) else {}
-        return self.respond(encoded, loss, **scores)
 
 
 class ForNextSentencePrediction(LabelledModel):
