@@ -36,6 +36,9 @@ class Segmenter:
         model: the model.
         where: what a message calls it.
 
+    Attributes:
+        removes_blanks: whether blanks at the ends, and all but one of several, go wherever they stand.
+
     Raises:
         TokenizerError: SentencePiece refuses the model.
     """
@@ -52,6 +55,8 @@ class Segmenter:
         self.byte_ids = frozenset(self._bytes.values())
         symbols = [p for p, kind in zip(model.pieces, model.types, strict=True) if kind == USER_DEFINED]
         self._symbols = re.compile("|".join(map(re.escape, symbols))) if symbols else None
+        # SentencePiece takes a symbol that holds a blank for what it is before it looks at blanks.
+        self.removes_blanks = model.remove_extra_whitespaces and not any(map(set(_BLANKS).intersection, symbols))
         self._characters: SentencePieceProcessor | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Segmenter:

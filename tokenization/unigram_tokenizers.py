@@ -77,7 +77,7 @@ class _UnigramBase(PreTrainedTokenizerBase):
         self._segmenter = model if isinstance(model, Segmenter) else Segmenter(model, where)
         model = self._segmenter.model
         self._preparation = Preparation(bool(do_lower_case), remove_space is not False, keep_accents is not False)
-        self._prepare = Preparer(self._preparation, model.remove_extra_whitespaces)
+        self._prepare = Preparer(self._preparation, self._segmenter.removes_blanks)
         self._sampling = checked_sampling(sp_model_kwargs)
         unknown = as_token(unk_token, special=True).content
         if model.pieces[model.unknown_id] != unknown:
@@ -244,7 +244,8 @@ class UnigramTokenizer(_UnigramBase, PreTrainedTokenizer):
             text if prepared is None else prepared.text, self._sampling
         )
         if prepared is not None:
-            spans = [(prepared.starts[start], prepared.stops[stop - 1]) for start, stop in spans]
+            # A piece that SentencePiece puts after the text covers nothing of it.
+            spans = [(prepared.starts[a] if a < b else prepared.stops[b - 1], prepared.stops[b - 1]) for a, b in spans]
         row.ids += ids
         row.tokens += pieces
         row.offsets += [(offset + start, offset + stop) for start, stop in spans] if offset else spans
@@ -255,6 +256,17 @@ class UnigramTokenizer(_UnigramBase, PreTrainedTokenizer):
             for begin in begins:
                 current += begin
                 row.word_ids.append(current)
+
+    def ids_alone(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text without special tokens: those of a call, but nothing else is worked out."""
+        as_written, normalised = self._matchers_for(False)
+        parted = [index for index, text in enumerate(texts) if normalised or as_written.finds(text)]
+        whole = sorted({*range(len(texts))}.difference(parted))
+        prepared = [(self._prepare(texts[index]), texts[index]) for index in whole]
+        rows = dict(zip(whole, self._segmenter.ids([new.text if new else old for new, old in prepared]), strict=True))
+        found = self([texts[index] for index in parted], add_special_tokens=False, verbose=False)
+        rows.update(zip(parted, found["input_ids"], strict=True))
+        return [rows[index] for index in range(len(texts))]
 
     def backend_json(self) -> str:
         """Return the content of `tokenizer.json`: what the fast twin would save."""

@@ -30,6 +30,10 @@ def vocabulary(name: str, words: list[str]) -> dict[str, Any]:
     return {"model": unigram_model(words), "do_lower_case": True, "keep_accents": False}
 
 
+def vocabulary_file(name: str) -> str:
+    return "sentencepiece.model" if name.startswith("RemBert") else "vocab.txt"
+
+
 def unigram_model(words: list[str]) -> SentencePieceModel:
     pieces = ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]", *map(_unigram, words))
     types = bytes([CONTROL, UNKNOWN, CONTROL, CONTROL, CONTROL]) + bytes([NORMAL]) * len(words)

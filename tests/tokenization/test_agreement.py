@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from tokenizers import AddedToken
 
-from isobert import MobileBertTokenizer, MobileBertTokenizerFast
+from isobert import MobileBertTokenizer, MobileBertTokenizerFast, RemBertTokenizer, RemBertTokenizerFast
 from isobert.errors import TokenizerError
 from isobert.tokenization.train import train_wordpiece
 from support.corpus import SCRIPTS, strings
+from support.languages import train_model
 
 COUNT = 20_000
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -21,6 +22,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "stripped": {"do_lower_case": False, "strip_accents": True},
     "unclean": {"clean_text": False, "tokenize_chinese_chars": False},
     "white space alone": {"do_basic_tokenize": False},
+}
+UNIGRAM: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "as RemBERT's": ({}, {}),
+    "bytes": ({"byte_fallback": True}, {}),
+    "lower": ({"normalization_rule_name": "nmt_nfkc_cf"}, {"do_lower_case": True, "keep_accents": False}),
+    "blanks kept": ({"remove_extra_whitespaces": False}, {"remove_space": False}),
+    "user-defined symbols": ({"user_defined_symbols": ["running", "ÉtÉ", "\u0301", "ﬁ"]}, {}),
+    "pieces across words": ({"split_by_whitespace": False}, {}),
 }
 
 
@@ -37,21 +46,33 @@ def vocab(texts: list[str]) -> list[str]:
 def pair_of(vocab: list[str], added: bool, **settings: Any) -> tuple[MobileBertTokenizer, MobileBertTokenizerFast]:
     both = MobileBertTokenizer(vocab=vocab, **settings), MobileBertTokenizerFast(vocab=vocab, **settings)
     for tokenizer in both if added else ():
-        tokenizer.add_tokens(
-            [
-                "<new>",
-                "Straße",
-                "café",
-                "two words",
-                "a\u0301b",
-                AddedToken("Été", normalized=False),
-                AddedToken("left", lstrip=True),
-                AddedToken("right", rstrip=True),
-                AddedToken("whole", single_word=True),
-            ]
-        )
-        tokenizer.add_special_tokens({"additional_special_tokens": ["<S>"]})
+        add_tokens(tokenizer)
     return both
+
+
+def unigram_pair(model: dict[str, Any], **settings: Any) -> tuple[RemBertTokenizer, RemBertTokenizerFast]:
+    data = train_model(**model)
+    both = RemBertTokenizer(model=data, **settings), RemBertTokenizerFast(model=data, **settings)
+    for tokenizer in both:
+        add_tokens(tokenizer)
+    return both
+
+
+def add_tokens(tokenizer: Any) -> None:
+    tokenizer.add_tokens(
+        [
+            "<new>",
+            "Straße",
+            "café",
+            "two words",
+            "a\u0301b",
+            AddedToken("Été", normalized=False),
+            AddedToken("left", lstrip=True),
+            AddedToken("right", rstrip=True),
+            AddedToken("whole", single_word=True),
+        ]
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<S>"]})
 
 
 def everything(batch: Any) -> Any:
@@ -93,6 +114,17 @@ def test_ids_offsets_and_words_agree_on_the_fuzz_corpus(
         assert slow.tokens(index) == fast.tokens(index), ascii(text)
     unknown = sum(row.count(1) for row in fast["input_ids"]) / sum(map(len, fast["input_ids"]))
     assert unknown < 0.6
+
+
+@pytest.mark.parametrize("name", UNIGRAM)
+def test_unigram_tokenizers_with_added_tokens_agree_on_the_fuzz_corpus(name: str, texts: list[str]) -> None:
+    some = texts if name == "as RemBERT's" else texts[len(name) : len(name) + 2000]
+    model, settings = UNIGRAM[name]
+    pair = unigram_pair(model, **settings)
+    slow, fast = (everything(tokenizer(some, return_offsets_mapping=True)) for tokenizer in pair)
+    assert slow == fast
+    found = {token_id for row in slow[0]["input_ids"] for token_id in row}
+    assert set(pair[0].convert_tokens_to_ids(["<new>", "Straße", "Été", "left", "right", "whole"])) <= found
 
 
 def code_points(every: int) -> list[str]:
@@ -170,13 +202,15 @@ def outcome(tokenizer: Any, first: Any, second: Any, arguments: dict[str, Any]) 
         return str(error)
 
 
+@pytest.mark.parametrize(("algorithm", "calls"), [("WordPiece", 2500), ("Unigram", 2500)])
 def test_every_argument_means_the_same_to_both(
-    texts: list[str], vocab: list[str], capfd: pytest.CaptureFixture[str]
+    algorithm: str, calls: int, texts: list[str], vocab: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    slow, fast = pair_of(vocab, True)
+    pair: tuple[Any, Any] = pair_of(vocab, True) if algorithm == "WordPiece" else unigram_pair({})
+    slow, fast = pair
     rng = random.Random(1)
     refused = 0
-    for _ in range(2500):
+    for _ in range(calls):
         first, second, arguments = random_call(rng, texts)
         slow.truncation_side = fast.truncation_side = rng.choice(["left", "right"])
         got, wanted = (outcome(tokenizer, first, second, arguments) for tokenizer in (slow, fast))
@@ -186,8 +220,10 @@ def test_every_argument_means_the_same_to_both(
     assert "panicked" not in capfd.readouterr().err
 
 
-def test_both_have_the_same_vocabulary_and_the_same_special_tokens(vocab: list[str]) -> None:
-    slow, fast = pair_of(vocab, True)
+@pytest.mark.parametrize("algorithm", ["WordPiece", "Unigram"])
+def test_both_have_the_same_vocabulary_and_the_same_special_tokens(algorithm: str, vocab: list[str]) -> None:
+    pair: tuple[Any, Any] = pair_of(vocab, True) if algorithm == "WordPiece" else unigram_pair({})
+    slow, fast = pair
     assert slow.get_vocab() == fast.get_vocab() == fast.backend_tokenizer.get_vocab()
     assert len(slow) == len(fast) == fast.backend_tokenizer.get_vocab_size()
     assert slow.special_tokens_map == fast.special_tokens_map
