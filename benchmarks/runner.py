@@ -81,14 +81,14 @@ def peak_memory(call: Callable[[], Any], times: int = 3) -> int | None:
     for _ in range(times):
         gc.collect()
         trim(0)
-        before = _resident("VmRSS")
+        before = resident("VmRSS")
         PEAK_RESET.write_text("5")
         call()
-        peaks.append(max(_resident("VmHWM") - before, 0))
+        peaks.append(max(resident("VmHWM") - before, 0))
     return int(statistics.median(peaks))
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
     """Return a field of this process's status, in bytes."""
     for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
         if line.startswith(f"{field}:"):

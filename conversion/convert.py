@@ -131,10 +131,10 @@ def convert(
     target = Path(dst).expanduser()
     if Path(src).expanduser().resolve() == target.resolve():
         raise InputError(f"{dst} is the checkpoint itself; name a new folder.")
-    _check_target(target, force)
-    with open_checkpoint(src) as checkpoint, _appearing(target) as staging:
+    check_target(target, force)
+    with open_checkpoint(src) as checkpoint, appearing(target) as staging:
         report = ConversionReport(checkpoint.form, to, dtype=dtype, copied=_copy_companions(src, staging, dtype))
-        kept = _modern_names(checkpoint, _config(staging), report)
+        kept = modern_names(checkpoint, _config(staging), report)
         tensors = _lazy_tensors(checkpoint, kept, dtype, report, progress)
         files = write_checkpoint(staging, tensors, max_shard_size=max_shard_size, form=to)
         report.files = tuple(target / file.name for file in files)
@@ -143,7 +143,7 @@ def convert(
     return report
 
 
-def _check_target(target: Path, force: bool) -> None:
+def check_target(target: Path, force: bool) -> None:
     """Raise when the target exists and may not be replaced: only a folder that is a checkpoint and nothing more may."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return
@@ -164,7 +164,7 @@ def _check_target(target: Path, force: bool) -> None:
 
 
 @contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
+def appearing(target: Path) -> Iterator[Path]:
     """Yield a new folder beside `target` that takes its place on success and vanishes on failure."""
     target.parent.mkdir(parents=True, exist_ok=True)
     mark = uuid.uuid4().hex
@@ -207,7 +207,7 @@ def _config(folder: Path) -> dict[str, Any]:
     return read_json(path, "config") if path.is_file() else {}
 
 
-def _modern_names(checkpoint: Checkpoint, config: Mapping[str, Any], report: ConversionReport) -> dict[str, str]:
+def modern_names(checkpoint: Checkpoint, config: Mapping[str, Any], report: ConversionReport) -> dict[str, str]:
     """Map today's name of every tensor worth keeping to the checkpoint's name of it; note the others."""
     table = FAMILY_NAMES.get(str(config.get("model_type")), FamilyNames(""))
     kept: dict[str, str] = {}
@@ -243,7 +243,7 @@ def _lazy_tensors(
     """Describe the tensors to write; each is read, cast and measured when its turn comes."""
 
     def describe(modern: str, name: str) -> LazyTensor:
-        held = _numpy_dtype(checkpoint, name)
+        held = numpy_dtype(checkpoint, name)
         wanted = DTYPES[dtype] if dtype is not None and checkpoint.dtype(name) in DTYPES else held
 
         def load() -> np.ndarray:
@@ -262,7 +262,12 @@ def _lazy_tensors(
     return tensors
 
 
-def _numpy_dtype(checkpoint: Checkpoint, name: str) -> np.dtype[Any]:
+def numpy_dtype(checkpoint: Checkpoint, name: str) -> np.dtype[Any]:
+    """Return the NumPy dtype that a tensor is read in, without reading it.
+
+    Raises:
+        CheckpointError: there is none.
+    """
     stated = checkpoint.dtype(name)
     try:
         return DTYPES.get(stated) or np.dtype(stated)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +21,9 @@ class HoldsTensors(Protocol):
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return a tensor's shape."""
+
+    def dtype(self, name: str) -> str:
+        """Return a tensor's dtype."""
 
     def read(self, name: str) -> np.ndarray:
         """Read one tensor."""
@@ -81,7 +85,8 @@ class LoadPlan:
     """Which tensor of a checkpoint goes where.
 
     Attributes:
-        sources: for each tensor of the model that can be loaded, the checkpoint's name of it.
+        sources: for each tensor of the model that can be loaded, the checkpoint's name of it. The largest come first:
+            while one is loaded there may be a second copy of it, and then little else is in memory yet.
         report: what cannot be loaded, and what is left over.
     """
 
@@ -115,10 +120,13 @@ def match_tensors(
     sources: dict[str, str] = {}
     missing: list[str] = []
     mismatched: list[Mismatch] = []
-    for name, full in _full_names_wanted(wanted, names).items():
+    fulls = _full_names_wanted(wanted, names)
+    shapes = {full: tuple(wanted[name]) for name, full in fulls.items()}
+    for name, full in fulls.items():
         if names.is_ignored(full):
             continue
-        choices = [full, *(second for first, second in partners if first == full)]
+        # Where a model has both tensors of a pair, one stands in for the other only if it can.
+        choices = [full, *(b for a, b in partners if a == full and shapes.get(b, shapes[full]) == shapes[full])]
         source = next((held[choice] for choice in choices if choice in held), None)
         if source is None:
             missing.append(name)
@@ -142,7 +150,8 @@ def match_tensors(
         )
     for mismatch in mismatched:
         del sources[mismatch.name]
-    return LoadPlan(sources, LoadReport(tuple(missing), tuple(unexpected), tuple(mismatched)))
+    largest_first = dict(sorted(sources.items(), key=lambda item: -prod(wanted[item[0]])))
+    return LoadPlan(largest_first, LoadReport(tuple(missing), tuple(unexpected), tuple(mismatched)))
 
 
 def _full_names_wanted(wanted: Mapping[str, tuple[int, ...]], names: FamilyNames) -> dict[str, str]:
@@ -180,8 +189,11 @@ def _repeats(
     """Say whether a tensor that is not wanted only repeats a tied one that is used, bit for bit."""
     for first, second in partners:
         if first == full and held.get(second) in used:
-            mine, other = checkpoint.read(held[full]), checkpoint.read(held[second])
-            return mine.shape == other.shape and mine.dtype == other.dtype and mine.tobytes() == other.tobytes()
+            pair = held[full], held[second]
+            if len({(tuple(checkpoint.shape(name)), checkpoint.dtype(name)) for name in pair}) > 1:
+                return False  # found without reading them
+            mine, other = (checkpoint.read(name).reshape(-1).view(np.uint8) for name in pair)
+            return np.array_equal(mine, other)
     return False
 
 

@@ -58,6 +58,34 @@ class LazyTensor:
         return array if dtype is None else array.astype(dtype, copy=False)
 
 
+# What vector instructions want, and TensorFlow of memory that it is to take over.
+_ALIGNMENT = 64
+
+
+def aligned_empty(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray:
+    """Return an array of any content whose memory begins at a multiple of 64 bytes.
+
+    Large memory that nothing has been written to yet takes up an address and no room.
+
+    Example:
+        >>> aligned_empty((2, 3), np.dtype(np.float32)).ctypes.data % 64
+        0
+    """
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    begin = -memory.ctypes.data % _ALIGNMENT
+    return memory[begin : begin + size].view(dtype).reshape(shape)
+
+
+def aligned(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+    """Return an array in this dtype, row by row, in memory as of `aligned_empty`: itself if it is so, else a copy."""
+    if array.dtype == dtype and array.flags.c_contiguous and array.ctypes.data % _ALIGNMENT == 0:
+        return array
+    copy = aligned_empty(array.shape, dtype)
+    copy[...] = array
+    return copy
+
+
 def byte_size(tensor: TensorLike) -> int:
     """Return the number of bytes of a tensor's elements."""
     return int(np.prod(tensor.shape, dtype=np.int64)) * tensor.dtype.itemsize

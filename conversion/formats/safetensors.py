@@ -1,8 +1,9 @@
-"""The safetensors form: read by the safetensors library, written one tensor at a time."""
+"""The safetensors form: checked by the safetensors library, read and written one tensor at a time."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ...errors import CheckpointError
-from .base import TensorLike, byte_size
+from .base import TensorLike, aligned_empty, byte_size
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype(np.float64),
@@ -30,7 +31,10 @@ _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 
 class SafetensorsFile:
-    """One open `.safetensors` file, mapped into memory.
+    """One open `.safetensors` file.
+
+    The library maps a file into memory and copies tensors out of it, so that in the end both are resident. Here it
+    checks the header, and tensors are read from the file into arrays of their own.
 
     Raises:
         CheckpointError: the file is cut short or is not of this form.
@@ -39,45 +43,53 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._file = safe_open(path, framework="np")
-            self._names = tuple(self._file.offset_keys())
+            with safe_open(path, framework="np"):
+                self._file = open(path, "rb")  # noqa: SIM115  it is open until `close`
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(
                 f"{path} cannot be read as safetensors ({error}): it is damaged or was not copied whole. "
                 "Fetch or save it again."
             ) from error
+        length = int.from_bytes(self._file.read(8), "little")
+        header = json.loads(self._file.read(length))
+        header.pop("__metadata__", None)
+        self._entries = dict(sorted(header.items(), key=lambda item: item[1]["data_offsets"]))
+        self._data = 8 + length
 
     def names(self) -> tuple[str, ...]:
         """Return the tensors' names, in the file's order."""
-        return self._names
+        return tuple(self._entries)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return a tensor's shape."""
-        return tuple(self._file.get_slice(name).get_shape())
+        return tuple(self._entries[name]["shape"])
 
     def dtype(self, name: str) -> str:
         """Return a tensor's dtype as NumPy calls it; one that cannot be read here, as the file calls it."""
-        code = self._file.get_slice(name).get_dtype()
-        return _DTYPES[code].name if code in _DTYPES else str(code)
+        code: str = self._entries[name]["dtype"]
+        return _DTYPES[code].name if code in _DTYPES else code
 
     def read(self, name: str) -> np.ndarray:
         """Read one tensor.
 
         Raises:
-            CheckpointError: the tensor is of a dtype that is not supported.
+            CheckpointError: the tensor is of a dtype that is not supported, or the file has become shorter.
         """
-        code = self._file.get_slice(name).get_dtype()
+        code = self._entries[name]["dtype"]
         if code not in _DTYPES:
             raise CheckpointError(
                 f"{self.path}: tensor {name} has dtype {code}, which is not supported; "
                 f"supported: {', '.join(dtype.name for dtype in _CODES)}."
             )
-        tensor: np.ndarray = self._file.get_tensor(name)
-        return tensor
+        array = aligned_empty(self.shape(name), _DTYPES[code])
+        self._file.seek(self._data + self._entries[name]["data_offsets"][0])
+        if self._file.readinto(array.reshape(-1).view(np.uint8).data) < array.nbytes:
+            raise CheckpointError(f"{self.path} ends within tensor {name}: it was cut short after it had been opened.")
+        return array.byteswap() if sys.byteorder == "big" else array
 
     def close(self) -> None:
         """Let go of the file."""
-        self._file.__exit__(None, None, None)
+        self._file.close()
 
 
 def write(path: Path, tensors: Mapping[str, TensorLike], metadata: Mapping[str, str]) -> None:

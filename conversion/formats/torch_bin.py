@@ -12,7 +12,10 @@ import ml_dtypes
 import numpy as np
 
 from ...errors import CheckpointError, MissingDependencyError
-from .base import TensorLike
+from .base import TensorLike, aligned_empty
+
+# How much of a mapped file may be resident, in bytes, before it is let go of and mapped anew.
+_MOST_MAPPED = 2**28
 
 
 class TorchBinFile:
@@ -26,6 +29,7 @@ class TorchBinFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._tensors = _load(path)
+        self._touched = 0
 
     def names(self) -> tuple[str, ...]:
         """Return the tensors' names, in the file's order."""
@@ -50,14 +54,22 @@ class TorchBinFile:
         try:
             if tensor.dtype == torch.bfloat16:
                 # NumPy itself has no bfloat16: the bits pass through an integer of the same width.
-                bits: np.ndarray = tensor.contiguous().view(torch.int16).numpy()
-                return bits.copy().view(ml_dtypes.bfloat16)
-            array: np.ndarray = tensor.contiguous().numpy().copy()
+                held: np.ndarray = tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+            else:
+                held = tensor.numpy()
         except (TypeError, RuntimeError) as error:
             raise CheckpointError(
                 f"{self.path}: tensor {name} ({tensor.dtype}, {tensor.layout}) has no NumPy form: {error}"
             ) from error
-        return array
+        copy = aligned_empty(held.shape, held.dtype)
+        copy[...] = held
+        self._touched += copy.nbytes
+        if self._touched > _MOST_MAPPED and _is_archive(self.path):
+            # What has been read stays in memory for as long as the file is mapped, beside the copies.
+            del tensor, held
+            self._tensors = {}
+            self._tensors, self._touched = _load(self.path), 0
+        return copy
 
     def close(self) -> None:
         """Let go of the file."""
@@ -96,14 +108,17 @@ def _torch(path: Path) -> Any:
     return torch
 
 
+def _is_archive(path: Path) -> bool:
+    """Say whether a file can be mapped into memory: those of torch before 1.6 cannot."""
+    with open(path, "rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
 def _load(path: Path) -> dict[str, Any]:
     """Unpickle a file's tensors."""
     torch = _torch(path)
     try:
-        with open(path, "rb") as file:
-            # Files of torch before 1.6 are not archives and cannot be mapped into memory.
-            is_archive = file.read(4) == b"PK\x03\x04"
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_archive(path))
     except Exception as error:
         raise CheckpointError(_why_unreadable(path, error)) from error
     if not isinstance(state, Mapping):

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from isobert.conversion import checkpoint as module
 from isobert.conversion.checkpoint import LazyTensor, open_checkpoint, parse_size, write_checkpoint
+from isobert.conversion.formats import torch_bin
 from isobert.errors import CheckpointError, CheckpointNotFoundError, InputError, UnknownNameError
 
 Tensors = dict[str, np.ndarray]
@@ -298,6 +299,44 @@ def test_a_safetensors_file_that_was_cut_short_is_refused(tmp_path: Path, keep: 
         open_checkpoint(tmp_path)
 
 
+def test_a_safetensors_file_that_is_cut_short_while_it_is_open_is_an_error(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, {"a": np.ones(100_000)})
+    file = tmp_path / "model.safetensors"
+    with open_checkpoint(tmp_path) as checkpoint:
+        os.truncate(file, file.stat().st_size - 1)
+        with pytest.raises(CheckpointError, match="ends within tensor a"):
+            checkpoint.read("a")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_tensor_is_read_into_aligned_memory_of_its_own(tmp_path: Path, form: str) -> None:
+    write_checkpoint(tmp_path, tensors_of(1), form=form)
+    with open_checkpoint(tmp_path) as checkpoint:
+        for name in checkpoint.names():
+            array = checkpoint.read(name)
+            assert array.flags.c_contiguous
+            assert array.size == 0 or array.ctypes.data % 64 == 0
+            array[...] = 1
+        assert_same({name: checkpoint.read(name) for name in checkpoint.names()}, tensors_of(1))
+
+
+def test_a_tensor_of_a_dtype_that_numpy_lacks_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+    header = json.dumps(
+        {
+            "second": {"dtype": "F32", "shape": [1], "data_offsets": [2, 6]},
+            "first": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]},
+        }
+    ).encode()
+    data = b"\0\0" + np.float32(7).tobytes()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + data)
+    with open_checkpoint(tmp_path) as checkpoint:
+        assert checkpoint.names() == ("first", "second")
+        assert checkpoint.dtype("first") == "F8_E4M3"
+        assert checkpoint.read("second").tolist() == [7]
+        with pytest.raises(CheckpointError, match="tensor first has dtype F8_E4M3, which is not supported"):
+            checkpoint.read("first")
+
+
 def test_a_folder_without_a_checkpoint_is_answered_with_what_was_looked_for_and_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").write_text("nothing here")
     with pytest.raises(CheckpointNotFoundError) as caught:
@@ -360,6 +399,21 @@ def test_torch_files_of_both_layouts_are_read(tmp_path: Path, legacy: bool) -> N
     assert found["b"].dtype == ml_dtypes.bfloat16
     for name, tensor in state.items():
         np.testing.assert_array_equal(found[name].astype(np.float32), tensor.float().numpy())
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_torch_file_is_mapped_anew_once_much_of_it_is_resident(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, legacy: bool
+) -> None:
+    torch = pytest.importorskip("torch")
+    expected = {f"tensor{i}": torch.full((10,), float(i)) for i in range(6)}
+    torch.save(expected, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=not legacy)
+    monkeypatch.setattr(torch_bin, "_MOST_MAPPED", 100)
+    loaded = []
+    monkeypatch.setattr(torch, "load", lambda *a, load=torch.load, **k: loaded.append(a) or load(*a, **k))
+    assert {name: array[0] for name, array in read_all(tmp_path).items()} == {f"tensor{i}": i for i in range(6)}
+    # Three tensors of 40 bytes are more than 100; a file that cannot be mapped is read once.
+    assert len(loaded) == (1 if legacy else 3)
 
 
 @pytest.mark.parametrize("keep", [0, 3, 200])

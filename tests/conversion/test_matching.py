@@ -22,6 +22,7 @@ class Held:
     """A checkpoint in memory; every tensor holds ones."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.was_read = False
         self.tensors = {name: np.full(shape, 1.0) for name, shape in shapes.items()}
 
     def names(self) -> list[str]:
@@ -30,7 +31,11 @@ class Held:
     def shape(self, name: str) -> tuple[int, ...]:
         return self.tensors[name].shape
 
+    def dtype(self, name: str) -> str:
+        return self.tensors[name].dtype.name
+
     def read(self, name: str) -> np.ndarray:
+        self.was_read = True
         return self.tensors[name]
 
 
@@ -87,6 +92,24 @@ def test_a_tied_tensor_that_is_not_a_repetition_is_reported() -> None:
     held = Held({**HEAD, DECODER: (5, 3)})
     held.tensors[DECODER][0, 0] += 1e-6
     assert match(HEAD, held).report.unexpected == (DECODER,)
+
+
+def test_a_table_of_another_shape_is_no_repetition_and_is_not_read_to_find_that_out() -> None:
+    held = Held({**HEAD, DECODER: (5, 4)})
+    assert match(BARE, held).report.unexpected == ("cls.predictions.bias", DECODER)
+    assert not held.was_read
+    match(BARE, same := Held({**HEAD, DECODER: (5, 3)}))
+    assert same.was_read
+
+
+def test_a_table_of_the_models_own_with_another_width_is_missing_rather_than_taken_from_the_words() -> None:
+    report = match({**HEAD, DECODER: (5, 4)}, HEAD).report
+    assert report.missing == (DECODER,)
+    assert not report.mismatched
+
+
+def test_the_largest_tensors_are_loaded_first() -> None:
+    assert list(match(HEAD, HEAD).sources) == [WORDS, "cls.predictions.bias", NORM]
 
 
 def test_either_of_two_tied_names_will_do() -> None:
