@@ -11,6 +11,7 @@ from typing import Any
 from ..core.convbert import ConvBertConfig
 from ..core.mobilebert import MobileBertConfig
 from ..core.registry import family_of
+from ..core.rembert import RemBertConfig
 from ..core.squeezebert import SqueezeBertConfig
 from ..errors import UnknownNameError
 
@@ -209,21 +210,52 @@ def _convbert_choice(config: ConvBertConfig) -> Shapes:
     return summary | _dense("classifier", hidden, 1)
 
 
+def _rembert_encoder(config: RemBertConfig, has_pooler: bool) -> Shapes:
+    hidden, words, inner = config.hidden_size, config.input_embedding_size, config.intermediate_size
+    shapes: Shapes = {
+        "embeddings.word_embeddings.weight": (config.vocab_size, words),
+        "embeddings.position_embeddings.weight": (config.max_position_embeddings, words),
+        "embeddings.token_type_embeddings.weight": (config.type_vocab_size, words),
+        **_norm("embeddings.LayerNorm", words),
+        **_dense("encoder.embedding_hidden_mapping_in", words, hidden),
+    }
+    attentions = ("attention", "crossattention") if config.add_cross_attention else ("attention",)
+    for i in range(config.num_hidden_layers):
+        layer = f"encoder.layer.{i}"
+        for attention in attentions:
+            for name in ("query", "key", "value"):
+                shapes |= _dense(f"{layer}.{attention}.self.{name}", hidden, hidden)
+            shapes |= _dense_norm(f"{layer}.{attention}.output", hidden, hidden)
+        shapes |= _dense(f"{layer}.intermediate.dense", hidden, inner) | _dense_norm(f"{layer}.output", inner, hidden)
+    return shapes | (_dense("pooler.dense", hidden, hidden) if has_pooler else {})
+
+
+def _rembert_lm_head(config: RemBertConfig) -> Shapes:
+    shapes = _dense_norm("cls.predictions", config.hidden_size, config.output_embedding_size)
+    shapes["cls.predictions.decoder.bias"] = (config.vocab_size,)
+    if not config.tie_word_embeddings:
+        shapes["cls.predictions.decoder.weight"] = (config.vocab_size, config.output_embedding_size)
+    return shapes
+
+
 _ENCODERS: dict[str, Callable[..., Shapes]] = {
     "convbert": _convbert_encoder,
     "mobilebert": _mobilebert_encoder,
+    "rembert": _rembert_encoder,
     "squeezebert": _squeezebert_encoder,
 }
 
 _LM_HEADS: dict[str, Callable[..., Shapes]] = {
     "convbert": _convbert_lm_head,
     "mobilebert": _mobilebert_lm_head,
+    "rembert": _rembert_lm_head,
     "squeezebert": _squeezebert_lm_head,
 }
 
 _HEADS: dict[str, Callable[[Any], Shapes]] = {
     "ForPreTraining": lambda c: _mobilebert_lm_head(c) | _dense("cls.seq_relationship", c.hidden_size, 2),
     "ForMaskedLM": lambda c: _LM_HEADS[c.model_type](c),
+    "ForCausalLM": lambda c: _LM_HEADS[c.model_type](c),
     "ForNextSentencePrediction": lambda c: _dense("cls.seq_relationship", c.hidden_size, 2),
     "ForSequenceClassification": lambda c: _dense("classifier", c.hidden_size, c.num_labels),
     "ForMultipleChoice": lambda c: _dense("classifier", c.hidden_size, 1),

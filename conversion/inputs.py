@@ -26,7 +26,8 @@ def random_inputs(
 
     Returns:
         `input_ids`, `attention_mask` and `token_type_ids`, int64 `[batch, length]` (`[batch, choices, length]` for
-        multiple choice), and the head's labels: see `random_labels`.
+        multiple choice), and the head's labels: see `random_labels`. For a decoder with cross-attention, also the
+        `encoder_hidden_states`, float32, and `encoder_attention_mask` of a longer text.
     """
     random = np.random.default_rng(seed)
     length = min(length, getattr(config, "max_position_embeddings", length))
@@ -41,6 +42,9 @@ def random_inputs(
         "attention_mask": mask,
         "token_type_ids": (second & (mask == 1)).astype(np.int64) * min(1, config.type_vocab_size - 1),
     }
+    if getattr(config, "add_cross_attention", False) and head in ("Model", "ForCausalLM"):
+        inputs["encoder_hidden_states"] = random.normal(size=(batch, length + 3, config.hidden_size)).astype(np.float32)
+        inputs["encoder_attention_mask"] = (np.arange(length + 3) < lengths[..., None] + 2).astype(np.int64)
     return inputs | random_labels(config, head, inputs, seed=seed)
 
 
@@ -72,7 +76,7 @@ def random_labels(config: Any, head: str, inputs: Mapping[str, np.ndarray], *, s
     match head:
         case "Model":
             return {}
-        case "ForMaskedLM":
+        case "ForMaskedLM" | "ForCausalLM":
             return {"labels": of_tokens(config.vocab_size)}
         case "ForPreTraining":
             return {"labels": of_tokens(config.vocab_size), "next_sentence_label": of_rows(2)}

@@ -71,6 +71,12 @@ FAMILY_NAMES: dict[str, FamilyNames] = {
         ignored=_POSITIONS,
         legacy=_LAYER_NORM_OF_TF1,
     ),
+    "rembert": FamilyNames(
+        base_prefix="rembert",
+        tied=(("cls.predictions.decoder.weight", "rembert.embeddings.word_embeddings.weight"),),
+        ignored=_POSITIONS,
+        legacy=_LAYER_NORM_OF_TF1,
+    ),
     "squeezebert": FamilyNames(
         base_prefix="transformer",
         tied=(

@@ -53,8 +53,10 @@ class Row:
         difference: the largest |a - b|.
         relative: the difference relative to the size of `b`: for an output and the loss, the largest |b|; for a
             gradient, the largest |b| among the gradients of the same module. A key's bias has a gradient of exactly
-            zero, since the softmax does not see a shift: what is computed for it is the rounding of a sum that cancels,
-            and is measured by the gradients of the whole attention (query, key and value).
+            zero, since the softmax does not see a shift, and so have queries and keys where every position sees one key
+            alone: what is computed for them is the rounding of a sum that cancels, and is measured by the gradients of
+            the whole attention (query, key and value). A gradient is taken for zero if, beside those, it is within the
+            tolerance.
         tolerance: what the relative error may be.
         note: why the two cannot be compared, when they cannot.
     """
@@ -266,7 +268,9 @@ def compare(a: Trace, b: Trace, *, tolerance: float | None = None, names: tuple[
             sizes[holder] = max(sizes.get(holder, 0.0), _largest(gradient))
     for name in dict.fromkeys([*b.gradients, *a.gradients]):
         module = name.rpartition(".")[0]
-        size = sizes.get(module.removesuffix(".key") if name.endswith(".key.bias") else module)
+        size, whole = sizes.get(module), sizes.get(module.removesuffix(".query").removesuffix(".key"))
+        is_zero = size is not None and whole is not None and size <= allowed * whole
+        size = whole if is_zero or name.endswith(".key.bias") else size
         rows.append(_row(name, "gradient", a.gradients.get(name), b.gradients.get(name), allowed, names, size))
     return Verification(tuple(rows), allowed, dtype, *names)
 

@@ -89,6 +89,40 @@ class BaseModelOutputWithPooling(ModelOutput):
     attentions: tuple[Any, ...] | None
 
 
+class BaseModelOutputWithPoolingAndCrossAttentions(ModelOutput):
+    """The output of an encoder that can also be a decoder.
+
+    Fields:
+        last_hidden_state, pooler_output, hidden_states, attentions: as in `BaseModelOutputWithPooling`. A decoder that
+            goes on from a cache attends to its whole length, `[batch, heads, length, max_length]`.
+        past_key_values: the keys and values of all layers so far, a `KeyValueCache`; when asked for.
+        cross_attentions: each layer's probabilities over an encoder's positions, `[batch, heads, length, encoder's
+            length]`; when asked for, of a decoder that was given an encoder's output.
+    """
+
+    last_hidden_state: Any
+    pooler_output: Any
+    hidden_states: tuple[Any, ...] | None
+    past_key_values: Any
+    attentions: tuple[Any, ...] | None
+    cross_attentions: tuple[Any, ...] | None
+
+
+class CausalLMOutputWithCrossAttentions(ModelOutput):
+    """Scores for the next token after each position: `logits` `[batch, length, vocab]`.
+
+    `loss` is a scalar, if labels were given; the other fields are those of
+    `BaseModelOutputWithPoolingAndCrossAttentions`.
+    """
+
+    loss: Any
+    logits: Any
+    past_key_values: Any
+    hidden_states: tuple[Any, ...] | None
+    attentions: tuple[Any, ...] | None
+    cross_attentions: tuple[Any, ...] | None
+
+
 class MaskedLMOutput(ModelOutput):
     """Scores for each position's token: `logits` `[batch, length, vocab]`; `loss`, a scalar, if labels were given."""
 
@@ -164,6 +198,8 @@ class MobileBertForPreTrainingOutput(ModelOutput):
 OUTPUT_CLASSES: tuple[type[ModelOutput], ...] = (
     BaseModelOutput,
     BaseModelOutputWithPooling,
+    BaseModelOutputWithPoolingAndCrossAttentions,
+    CausalLMOutputWithCrossAttentions,
     MaskedLMOutput,
     NextSentencePredictorOutput,
     SequenceClassifierOutput,

@@ -77,7 +77,19 @@ FAMILIES: dict[str, Family] = {
                 "ForQuestionAnswering",
             ),
         ),
-        Family("rembert", "RemBert"),
+        Family(
+            "rembert",
+            "RemBert",
+            heads=(
+                "Model",
+                "ForCausalLM",
+                "ForMaskedLM",
+                "ForSequenceClassification",
+                "ForMultipleChoice",
+                "ForTokenClassification",
+                "ForQuestionAnswering",
+            ),
+        ),
     )
 }
 

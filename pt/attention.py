@@ -36,6 +36,41 @@ class AttentionMask(NamedTuple):
         return cls(keep, blind, bias.masked_fill(~(keep | blind), torch.finfo(dtype).min))
 
 
+def causal_mask(positions: Tensor, attention_mask: Tensor | None, keys: int) -> Tensor:
+    """Return which keys each query of a decoder may attend to: its own and earlier ones, unless masked.
+
+    Args:
+        positions: integers `[length]`, where among the keys the queries stand.
+        attention_mask: `[batch, keys]`, in which 0 masks; None keeps all.
+        keys: number of keys.
+
+    Returns:
+        bool `[batch or 1, length, keys]`.
+
+    Example:
+        >>> causal_mask(torch.tensor([1, 2]), torch.tensor([[0, 1, 1]]), 3).int().tolist()
+        [[[0, 1, 0], [0, 1, 1]]]
+    """
+    earlier = torch.arange(keys, device=positions.device) <= positions[:, None]
+    return earlier[None] if attention_mask is None else earlier & attention_mask[:, None].bool()
+
+
+def positions_of(attention_mask: Tensor) -> Tensor:
+    """Return the `position_ids` of rows that are padded on the left: they count from 0 at the first kept position.
+
+    Args:
+        attention_mask: `[batch, length]`; 1 keeps, 0 masks.
+
+    Returns:
+        integers `[batch, length]`; 0 where there is padding before a row.
+
+    Example:
+        >>> positions_of(torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])).tolist()
+        [[0, 0, 0, 1], [0, 1, 2, 3]]
+    """
+    return (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
 def padded_positions(attention_mask: Tensor) -> Tensor:
     """Return bool `[batch, length]`: the positions that a mask hides from every query."""
     keep = attention_mask.bool()
@@ -59,15 +94,15 @@ def attend(
 
     Args:
         query: `[batch, heads, length, width of a head]`.
-        key: shaped like `query`.
-        value: shaped like `query`.
+        key: `[batch, heads, keys, width of a head]`.
+        value: shaped like `key`.
         mask: which keys may be attended to; None is all.
         dropout: probability with which a probability is dropped.
         mask_value: the score of masked keys; None is the dtype's lowest number, which masks them fully.
         output_attentions: whether to return the probabilities.
 
     Returns:
-        The context, shaped like `query`, and the probabilities before dropout `[batch, heads, length, length]` or None.
+        The context, shaped like `query`, and the probabilities before dropout `[batch, heads, length, keys]` or None.
     """
     if not output_attentions and mask_value is None:
         bias = None
@@ -135,10 +170,26 @@ class SelfAttention(nn.Module):
         Returns:
             The context `[batch, length, width]`, and the probabilities `[batch, heads, length, length]` or None.
         """
+        key, value = self.keys_and_values(key_input, value_input)
+        return self.attend_to(query_input, key, value, attention_mask, output_attentions)
+
+    def keys_and_values(self, key_input: Tensor, value_input: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the heads' keys and values, each `[batch, heads, length, width / heads]`."""
+        return self._split_heads(self.key(key_input)), self._split_heads(self.value(value_input))
+
+    def attend_to(
+        self,
+        query_input: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: AttentionMask | None = None,
+        output_attentions: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend to keys and values that are there already; the arguments and results are otherwise `forward`'s."""
         context, probabilities = attend(
             self._split_heads(self.query(query_input)),
-            self._split_heads(self.key(key_input)),
-            self._split_heads(self.value(value_input)),
+            key,
+            value,
             attention_mask,
             dropout=self.dropout_prob if self.training else 0.0,
             mask_value=self.mask_value,

@@ -24,6 +24,7 @@ from .heads import (
 )
 from .inputs import check_inputs
 from .layers import (
+    PLAIN_TENSORS,
     AddNorm,
     Dense,
     Embeddings,
@@ -36,7 +37,9 @@ from .layers import (
     activation,
     resized,
 )
+from .losses import cross_entropy
 from .modeling import PreTrainedModel
+from .projection import Projection, projected_cross_entropy
 
 
 class DepthwiseConvolution(nn.Module):
@@ -243,9 +246,11 @@ class ConvBertLMHead(Dense):
         self.bias = resized(self.bias, vocab_size, std=0.0)
         self.out_features = vocab_size
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Score `[batch, length, E]` as `[batch, length, vocab]`."""
-        return super().forward(hidden)
+    def forward(self, hidden: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Score `[batch, length, E]` as `[batch, length, vocab]`, or return the loss of labels `[batch, length]`."""
+        if labels is None:
+            return super().forward(hidden)
+        return projected_cross_entropy(hidden, Projection(self.weight, self.bias), labels)
 
 
 class ConvBertClassificationHead(nn.Module):
@@ -389,7 +394,7 @@ class ConvBertForMaskedLM(ForMaskedLM, ConvBertPreTrainedModel):
         >>> config = ConvBertConfig.from_size("convbert-small", num_hidden_layers=2)
         >>> model = ConvBertForMaskedLM(config).eval()
         >>> labels = torch.tensor([[-100, -100, 2088, -100]])
-        >>> out = model(torch.tensor([[101, 7592, 103, 102]]), labels=labels)
+        >>> out = model(torch.tensor([[101, 7592, 103, 102]]), labels=labels, output_logits=True)
         >>> out.logits.shape, out.loss.shape
         (torch.Size([1, 4, 30522]), torch.Size([]))
     """
@@ -409,6 +414,13 @@ class ConvBertForMaskedLM(ForMaskedLM, ConvBertPreTrainedModel):
     def logits(self, encoded: ModelOutput) -> Tensor:
         """Score `[batch, length, H]` as `[batch, length, vocab]`."""
         return self.generator_lm_head(self.generator_predictions(encoded.last_hidden_state))
+
+    def loss_of_words(self, encoded: ModelOutput, labels: Tensor) -> Tensor:
+        """Return the mean cross entropy of labels `[batch, length]`."""
+        head = self.generator_lm_head
+        if type(head) is not ConvBertLMHead or type(head.weight) not in PLAIN_TENSORS:
+            return cross_entropy(self.logits(encoded), labels)
+        return head(self.generator_predictions(encoded.last_hidden_state), labels)
 
 
 class ConvBertForSequenceClassification(ForSequenceClassification, ConvBertPreTrainedModel):

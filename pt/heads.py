@@ -6,18 +6,23 @@ A family's concrete class combines a head with the family's own base, which supp
 
 from __future__ import annotations
 
+import logging
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..core import outputs
-from ..core.config import PretrainedConfig
+from ..core.config import IGNORED_LABEL, PretrainedConfig
 from ..core.outputs import ModelOutput
 from ..errors import InputError
-from .inputs import check_choices
+from .generation import GenerationMixin
+from .inputs import check_choices, check_tensors
 from .layers import Dense
 from .losses import cross_entropy, question_answering_loss, sequence_classification_loss
 from .modeling import PreTrainedModel
+
+logger = logging.getLogger("isobert")
 
 
 class HeadModel(PreTrainedModel):
@@ -41,6 +46,10 @@ class HeadModel(PreTrainedModel):
         return self.output_class(
             loss=loss, **scores, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
+
+    def is_to_score(self, output_logits: bool | None, loss: Tensor | None) -> bool:
+        """Say whether to return the scores of words: as asked, or else where no loss stands for them."""
+        return loss is None if output_logits is None else output_logits
 
 
 class LabelledModel(HeadModel):
@@ -101,32 +110,35 @@ class ForPreTraining(HeadModel):
         next_sentence_label: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        output_logits: bool | None = None,
     ) -> ModelOutput:
         """Return `prediction_logits` `[batch, length, vocab]` and `seq_relationship_logits` `[batch, 2]`.
 
         `labels` `[batch, length]` are the masked words' ids, -100 elsewhere; `next_sentence_label` `[batch]` is 0 where
         the second sentence follows the first, and 1 where it does not. With both, `loss` is the sum of the two losses.
+        `output_logits` is whether to return `prediction_logits`; None returns them only where there is no loss, which
+        itself does not need them.
 
         Raises:
             InputError: an argument has a wrong shape, dtype or range.
         """
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         encoded = self.base_model(*inputs, output_attentions, output_hidden_states)
-        prediction_logits = self.cls["predictions"](encoded.last_hidden_state)
         relationship_logits = self.cls["seq_relationship"](encoded.pooler_output)
         loss = None
         if labels is not None and next_sentence_label is not None:
             next_sentence_loss = cross_entropy(relationship_logits, next_sentence_label, "next_sentence_label")
-            loss = cross_entropy(prediction_logits, labels) + next_sentence_loss
-        return self.respond(
-            encoded, loss, prediction_logits=prediction_logits, seq_relationship_logits=relationship_logits
-        )
+            loss = self.cls["predictions"](encoded.last_hidden_state, labels) + next_sentence_loss
+        scores = {"seq_relationship_logits": relationship_logits}
+        if self.is_to_score(output_logits, loss):
+            scores["prediction_logits"] = self.cls["predictions"](encoded.last_hidden_state)
+        return self.respond(encoded, loss, **scores)
 
 
 class ForMaskedLM(LabelledModel):
     """Scores of every word at every position `[batch, length, vocab]`; labels `[batch, length]` are ids or -100."""
 
-    output_class = outputs.MaskedLMOutput
+    output_class: ClassVar[type[ModelOutput]] = outputs.MaskedLMOutput
 
     def add_head(self) -> None:
         """Make the part that scores words."""
@@ -139,6 +151,123 @@ class ForMaskedLM(LabelledModel):
     def logits(self, encoded: ModelOutput) -> Tensor:
         """Score `[batch, length, hidden]` as `[batch, length, vocab]`."""
         return self.cls["predictions"](encoded.last_hidden_state)
+
+    def loss_of_words(self, encoded: ModelOutput, labels: Tensor) -> Tensor:
+        """Return the mean cross entropy of labels `[batch, length]`."""
+        return self.cls["predictions"](encoded.last_hidden_state, labels)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_logits: bool | None = None,
+    ) -> ModelOutput:
+        """Return the `loss` if there are labels, and else `logits`. The other arguments are the encoder's.
+
+        `output_logits` is whether to return `logits`; None returns them only where there is no loss, which itself does
+        not need them.
+
+        Raises:
+            InputError: an argument has a wrong shape, dtype or range.
+        """
+        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        encoded = self.base_model(*inputs, output_attentions, output_hidden_states)
+        loss = None if labels is None else self.loss_of_words(encoded, labels)
+        scores = {"logits": self.logits(encoded)} if self.is_to_score(output_logits, loss) else {}
+        return self.respond(encoded, loss, **scores)
+
+
+def next_labels(labels: Tensor) -> Tensor:
+    """Move labels `[batch, length]` to the position before; the last position has none (-100).
+
+    Raises:
+        InputError: they are not a tensor.
+    """
+    check_tensors(labels=labels)
+    return F.pad(labels[..., 1:], (0, 1), value=IGNORED_LABEL)
+
+
+class ForCausalLM(GenerationMixin, ForMaskedLM):
+    """Scores of every word as the next one after each position; labels `[batch, length]` are the input's ids or -100.
+
+    The score at a position is for the label at the next, so labels need not be shifted.
+    """
+
+    output_class = outputs.CausalLMOutputWithCrossAttentions
+    config: Any
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__(config)
+        if not self.config.is_decoder:
+            logger.warning(
+                "%s is made from a config with is_decoder=False, so each position sees those after it: what it is to "
+                "predict. Give is_decoder=True.",
+                type(self).__name__,
+            )
+
+    def new_cache(self, batch_size: int, max_length: int | None = None) -> Any:
+        """Return an empty cache, to be given as `past_key_values`; see the decoder's `new_cache`."""
+        return self.base_model.new_cache(batch_size, max_length)  # type: ignore[operator]
+
+    def loss_of_words(self, encoded: ModelOutput, labels: Tensor) -> Tensor:
+        """Return the mean cross entropy of the labels `[batch, length]` after each position."""
+        return super().loss_of_words(encoded, next_labels(labels))
+
+    def respond(self, encoded: ModelOutput, loss: Tensor | None, **scores: Tensor) -> ModelOutput:
+        """Put together the output, with what a decoder returns."""
+        decoded = {name: encoded[name] for name in ("past_key_values", "cross_attentions") if name in encoded}
+        return super().respond(encoded, loss, **scores, **decoded)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_logits: bool | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+    ) -> ModelOutput:
+        """Return the `loss` if there are labels, and else `logits`. The other arguments are the decoder's.
+
+        `output_logits` is whether to return `logits`; None returns them only where there is no loss, which itself does
+        not need them. `use_cache` is whether to return `past_key_values`; None returns them if some came in, or takes
+        the config's where nothing is learnt: in evaluation mode and without labels.
+
+        Raises:
+            InputError: an argument has a wrong shape, dtype or range.
+        """
+        if use_cache is None and past_key_values is None and labels is None and not self.training:
+            square = isinstance(attention_mask, Tensor) and attention_mask.dim() != 2
+            use_cache = self.config.is_decoder and self.config.use_cache and not square
+        encoded = self.base_model(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            output_attentions,
+            output_hidden_states,
+            encoder_hidden_states,
+            encoder_attention_mask,
+            past_key_values,
+            use_cache,
+        )
+        loss = None if labels is None else self.loss_of_words(encoded, labels)
+        scores = {"logits": self.logits(encoded)} if self.is_to_score(output_logits, loss) else {}
+        return self.respond(encoded, loss, **scores)
 
 
 class ForNextSentencePrediction(LabelledModel):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..core.config import IGNORED_LABEL
 from ..errors import InputError
+from .cache import KeyValueCache
 
 INTEGER_DTYPES = (torch.int32, torch.int64)
 
@@ -28,8 +29,9 @@ def check_inputs(
     embedding_size: int,
     type_vocab_size: int,
     max_position_embeddings: int,
+    past_key_values: KeyValueCache | None = None,
 ) -> tuple[int, int]:
-    """Check an encoder's inputs and return their batch size and length.
+    """Check an encoder's or a decoder's inputs and return their batch size and length.
 
     Raises:
         InputError: saying which argument is wrong, how, and what is legal.
@@ -49,7 +51,9 @@ def check_inputs(
         check_shape("token_type_ids", token_type_ids, (batch, length))
         check_ids("token_type_ids", token_type_ids, type_vocab_size, "type_vocab_size")
     if attention_mask is not None:
-        _check_mask(attention_mask, batch, length)
+        _check_mask(attention_mask, batch, length, past_key_values)
+    if past_key_values is not None:
+        _check_room(past_key_values, batch, length)
     return batch, length
 
 
@@ -80,14 +84,111 @@ def _check_tokens(
     return batch, length
 
 
-def _check_mask(attention_mask: Tensor, batch: int, length: int) -> None:
-    if tuple(attention_mask.shape) not in ((batch, length), (batch, length, length)):
+def _check_mask(attention_mask: Tensor, batch: int, length: int, past: KeyValueCache | None) -> None:
+    if past is not None:
+        _check_mask_of_all(attention_mask, batch, length, past)
+    elif tuple(attention_mask.shape) not in ((batch, length), (batch, length, length)):
         raise InputError(
             f"attention_mask has the shape {_shape(attention_mask)}; it must be [{batch}, {length}] "
             f"or [{batch}, {length}, {length}]."
         )
     if values_are_cheap(attention_mask) and not ((attention_mask == 0) | (attention_mask == 1)).all():
         raise InputError("attention_mask has values other than 0 and 1; 1 keeps a position and 0 masks it.")
+
+
+def _check_mask_of_all(attention_mask: Tensor, batch: int, length: int, past: KeyValueCache) -> None:
+    """Check a mask `[batch, at least length]` that comes with a cache."""
+    columns = attention_mask.shape[-1]
+    if attention_mask.dim() != 2 or attention_mask.shape[0] != batch or not length <= columns <= past.max_length:
+        raise InputError(
+            f"attention_mask has the shape {_shape(attention_mask)}; with past_key_values it must be "
+            f"[{batch}, {length}] for the new positions, or [{batch}, up to {past.max_length}] for all from the first."
+        )
+    if columns > length and values_are_cheap(past.position) and columns < int(past.position) + length:
+        raise InputError(
+            f"attention_mask has the shape {_shape(attention_mask)}; there are {int(past.position)} positions in the "
+            f"cache and {length} new ones, so it must tell of {length} or of {int(past.position) + length}."
+        )
+
+
+def _check_room(past: KeyValueCache, batch: int, length: int) -> None:
+    if past.mask.shape[0] != batch:
+        raise InputError(f"past_key_values is for {past.mask.shape[0]} rows; the inputs have {batch}.")
+    if values_are_cheap(past.position) and int(past.position) + length > past.max_length:
+        raise InputError(
+            f"past_key_values has room for {past.max_length} positions; {int(past.position)} are filled, and {length} "
+            "are to come. Make a larger one with new_cache(batch_size, max_length)."
+        )
+
+
+def check_cache(
+    past_key_values: KeyValueCache | None, use_cache: bool | None, attention_mask: Tensor | None, *, is_decoder: bool
+) -> None:
+    """Raise `InputError` unless a cache can come in, and go out if it is asked for."""
+    if past_key_values is not None and not isinstance(past_key_values, KeyValueCache):
+        raise InputError(
+            f"past_key_values is of the type {type(past_key_values).__name__}; give a KeyValueCache: of the model's "
+            "new_cache(batch_size), or the past_key_values of an earlier output."
+        )
+    if (use_cache or past_key_values is not None) and not is_decoder:
+        raise InputError("A cache is for a decoder: this model's config has is_decoder=False.")
+    check_tensors(attention_mask=attention_mask)
+    if use_cache and past_key_values is None and attention_mask is not None and attention_mask.dim() != 2:
+        raise InputError(
+            f"attention_mask has the shape {_shape(attention_mask)}; what a cache remembers is [batch, length]."
+        )
+
+
+def check_cache_size(batch_size: int, max_length: int | None, max_position_embeddings: int, is_decoder: bool) -> int:
+    """Return how many positions a new cache is to have room for.
+
+    Raises:
+        InputError: the model is no decoder, or has no such number of positions.
+    """
+    size = max_position_embeddings if max_length is None else max_length
+    if not is_decoder:
+        raise InputError("A cache is for a decoder: this model's config has is_decoder=False.")
+    if batch_size < 1 or not 1 <= size <= max_position_embeddings:
+        raise InputError(
+            f"A cache for {batch_size} rows of {size} positions was asked for; there must be a row at least, and 1 to "
+            f"{max_position_embeddings} positions (max_position_embeddings)."
+        )
+    return size
+
+
+def check_encoder_output(
+    encoder_hidden_states: Tensor | None,
+    encoder_attention_mask: Tensor | None,
+    past_key_values: KeyValueCache | None,
+    *,
+    batch: int,
+    width: int,
+    add_cross_attention: bool,
+) -> None:
+    """Raise `InputError` unless what a decoder is to attend to has the right shape, and the decoder can."""
+    check_tensors(encoder_hidden_states=encoder_hidden_states, encoder_attention_mask=encoder_attention_mask)
+    if encoder_hidden_states is None and encoder_attention_mask is None:
+        return
+    if not add_cross_attention:
+        raise InputError(
+            "This model takes no encoder's output: its config has add_cross_attention=False. A decoder with "
+            "cross-attention has is_decoder=True and add_cross_attention=True."
+        )
+    length: int | None = None
+    if encoder_hidden_states is not None:
+        if encoder_hidden_states.dim() != 3 or not encoder_hidden_states.is_floating_point():
+            raise InputError(
+                f"encoder_hidden_states is {encoder_hidden_states.dtype} {_shape(encoder_hidden_states)}; give "
+                f"floating-point vectors [batch, encoder's length, {width}]."
+            )
+        length = encoder_hidden_states.shape[1]
+        check_shape("encoder_hidden_states", encoder_hidden_states, (batch, length, width))
+    held = None if past_key_values is None else past_key_values.layers[0].cross_key
+    length = length if held is None else held.shape[2]
+    if encoder_attention_mask is not None:
+        if encoder_hidden_states is None and held is None:
+            raise InputError("encoder_attention_mask is of no use without encoder_hidden_states.")
+        check_shape("encoder_attention_mask", encoder_attention_mask, (batch, length or 0))
 
 
 def check_choices(

@@ -6,11 +6,12 @@ have the names they have on the Hub. `std` is the standard deviation of new weig
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ..core.config import PretrainedConfig
 from .attention import AttentionMask
+from .losses import cross_entropy
+from .projection import Projection, projected_cross_entropy
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -54,8 +57,16 @@ def activation(name: str) -> Activation:
 
 
 def _draw(weight: Tensor, std: float) -> None:
-    """Fill a new weight from a normal distribution cut off at two standard deviations, as the authors of BERT do."""
-    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+    """Fill a new weight from a normal distribution cut off at two standard deviations, as the authors of BERT do.
+
+    PyTorch's own `trunc_normal_` draws until all numbers lie within, which takes ten times as long and three times the
+    weight's memory. Here uniform numbers become normal ones by the inverse of the distribution function, in place.
+    """
+    weight = weight.detach()
+    # Half precision has too few uniform numbers.
+    drawn = weight if weight.element_size() >= 4 else torch.empty_like(weight, dtype=torch.float32)
+    within = math.erf(math.sqrt(2.0))  # the share of a normal distribution within two deviations
+    weight.copy_(drawn.uniform_(-within, within).erfinv_().mul_(math.sqrt(2.0) * std))
 
 
 def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -108,26 +119,35 @@ def _suits_onednn(values: Tensor, weight: Tensor) -> bool:
         # A quantised or distributed weight knows its own product, and an exported graph is to show one.
         and type(weight) in (Tensor, nn.Parameter)
         and not torch.compiler.is_exporting()
-        and torch.backends.mkldnn.is_available()
+        and _HAS_ONEDNN
         and (torch.compiler.is_compiling() or values.numel() > max(_LEAST_NUMBERS, 32 * values.shape[-1]))
     )
 
+
+# Asked beforehand, for a graph that is being traced cannot ask.
+_HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
 # PyTorch hands no smaller convolution to oneDNN.
 _LEAST_NUMBERS = 20480
 
 
 @cache
+def _processor() -> str:
+    """Return what this machine says of its CPU."""
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor()
+
+
+# A graph that is being traced cannot hold the reading of a file, nor look behind `cache`.
+@torch.compiler.assume_constant_result
 def _multiplies_slowly() -> bool:
     """Say whether PyTorch's float32 products leave half of this CPU unused.
 
     They are MKL's, which has its widest instructions for Intel's processors alone; oneDNN asks what the CPU can do.
     """
-    try:
-        processor = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        processor = platform.processor()
-    return "AuthenticAMD" in processor and torch.backends.mkl.is_available()
+    return "AuthenticAMD" in _processor() and torch.backends.mkl.is_available()
 
 
 class Dense(nn.Linear):
@@ -351,12 +371,7 @@ class Encoder(nn.Module):
         hidden_states: tuple[Tensor, ...] = (hidden,) if output_hidden_states else ()
         attentions: tuple[Tensor, ...] = ()
         for layer in getattr(self, self.stack_name):
-            if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
-                hidden, probabilities = checkpoint(
-                    layer, hidden, attention_mask, output_attentions, use_reentrant=False
-                )
-            else:
-                hidden, probabilities = layer(hidden, attention_mask, output_attentions)
+            hidden, probabilities = self.run_layer(layer, hidden, attention_mask, output_attentions)
             # What is not asked for is not held on to: without a backward pass it is freed layer by layer.
             if output_hidden_states:
                 hidden_states += (hidden,)
@@ -365,6 +380,12 @@ class Encoder(nn.Module):
         return EncoderOutput(
             hidden, hidden_states if output_hidden_states else None, attentions if output_attentions else None
         )
+
+    def run_layer(self, layer: nn.Module, *inputs: Any) -> Any:
+        """Call a layer, so that the backward pass computes it again if that is asked for."""
+        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(layer, *inputs, use_reentrant=False)
+        return layer(*inputs)
 
 
 class Pooler(nn.Module):
@@ -426,9 +447,33 @@ class LMPredictionHead(nn.Module):
         self.decoder.out_features = vocab_size
         self.decoder.bias = self.bias
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Score `[batch, length, width]` as `[batch, length, vocab]`."""
-        return self.decoder(self.transform(hidden))
+    def projection(self) -> Projection | None:
+        """Return what follows the transform; None where the decoder has been exchanged for one of another kind."""
+        return Projection(self.decoder.weight, self.bias) if is_plain(self.decoder) else None
+
+    def scores(self, vectors: Tensor) -> Tensor:
+        """Score transformed vectors `[..., width]` as `[..., vocab]`."""
+        return self.decoder(vectors)
+
+    def forward(self, hidden: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Score `[batch, length, width]` as `[batch, length, vocab]`, or return the loss of labels `[batch, length]`.
+
+        The loss is a scalar; it takes and holds fewer scores than there are (`projected_cross_entropy`).
+        """
+        projection = None if labels is None else self.projection()
+        if labels is not None and projection is not None:
+            return projected_cross_entropy(hidden, projection, labels, self.transform)
+        scores = self.scores(self.transform(hidden))
+        return scores if labels is None else cross_entropy(scores, labels)
+
+
+# A quantised or distributed weight knows its own product.
+PLAIN_TENSORS = (Tensor, nn.Parameter)
+
+
+def is_plain(dense: nn.Module) -> bool:
+    """Say whether a dense layer does no more than multiply by its weight: not if quantised, adapted or distributed."""
+    return isinstance(dense, Dense) and type(dense).forward is Dense.forward and type(dense.weight) in PLAIN_TENSORS
 
 
 def resized(parameter: Tensor, size: int, std: float, *, axis: int = 0) -> nn.Parameter:

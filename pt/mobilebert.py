@@ -35,10 +35,12 @@ from .layers import (
     LMPredictionHead,
     NoNorm,
     Pooler,
+    is_plain,
     normalization,
     resized,
 )
 from .modeling import PreTrainedModel
+from .projection import Projection
 
 
 def norm(config: MobileBertConfig, width: int) -> LayerNorm | NoNorm:
@@ -233,11 +235,15 @@ class MobileBertLMPredictionHead(LMPredictionHead):
         self.dense.weight = resized(self.dense.weight, vocab_size, self.dense.std, axis=1)
         self.dense.in_features = vocab_size
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Score `[batch, length, H]` as `[batch, length, vocab]`."""
-        hidden = self.transform(hidden)
+    def projection(self) -> Projection | None:
+        """Return what follows the transform; None where a part of it has been exchanged for one of another kind."""
+        words = super().projection()
+        return words._replace(rest=self.dense.weight) if words and is_plain(self.dense) else None
+
+    def scores(self, vectors: Tensor) -> Tensor:
+        """Score transformed vectors `[..., H]` as `[..., vocab]`."""
         # Two products instead of one with the joined table, which would have to be copied together on every call.
-        factor, rest = hidden.tensor_split([self.decoder.in_features], dim=-1)
+        factor, rest = vectors.tensor_split([self.decoder.in_features], dim=-1)
         return self.decoder(factor) + rest @ self.dense.weight
 
 
@@ -360,7 +366,7 @@ class MobileBertForMaskedLM(ForMaskedLM, MobileBertPreTrainedModel):
         >>> config = MobileBertConfig.from_size("mobilebert-tiny", num_hidden_layers=2)
         >>> model = MobileBertForMaskedLM(config).eval()
         >>> labels = torch.tensor([[-100, -100, 2088, -100]])
-        >>> out = model(torch.tensor([[101, 7592, 103, 102]]), labels=labels)
+        >>> out = model(torch.tensor([[101, 7592, 103, 102]]), labels=labels, output_logits=True)
         >>> out.logits.shape, out.loss.shape
         (torch.Size([1, 4, 30522]), torch.Size([]))
     """

@@ -243,11 +243,13 @@ class PreTrainedModel(nn.Module):
         """
         tensors = {name: _to_tensor(np.asarray(array)).to(self.device) for name, array in inputs.items()}
         tensors = {name: t.to(self.dtype) if t.is_floating_point() else t for name, t in tensors.items()}
-        with _evaluation(self):
+        with evaluation(self):
+            # A loss of words would stand for their scores.
+            scores = {} if self.get_lm_head() is None else {"output_logits": True}
             with torch.set_grad_enabled(gradients):
-                output = self(**tensors, output_hidden_states=True, output_attentions=False)
+                output = self(**tensors, output_hidden_states=True, output_attentions=False, **scores)
             with torch.no_grad():
-                attentions = self(**tensors, output_hidden_states=False, output_attentions=True).attentions
+                attended = self(**tensors, output_hidden_states=False, output_attentions=True)
             trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
             loss = output.get("loss")
             slopes: Iterable[Tensor | None] = ()
@@ -257,12 +259,13 @@ class PreTrainedModel(nn.Module):
             name: _to_numpy(torch.zeros_like(parameter) if slope is None else slope)
             for (name, parameter), slope in zip(trained.items(), slopes, strict=False)
         }
-        outputs = dict(_flat({**output, "attentions": attentions}))
+        of_attention = {name: attended[name] for name in ("attentions", "cross_attentions") if name in attended}
+        outputs = dict(_flat({**output, **of_attention}))
         return Trace(outputs, None if loss is None else float(loss.detach()), found)
 
 
 @contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
+def evaluation(model: nn.Module) -> Iterator[None]:
     """Switch dropout off, and afterwards back to what it was in every part."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -274,9 +277,9 @@ def _evaluation(model: nn.Module) -> Iterator[None]:
 
 
 def _flat(outputs: Mapping[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield each output but the loss as an array; members of a tuple as `hidden_states.0` and so on."""
+    """Yield each output but loss and cache as an array; members of a tuple as `hidden_states.0` and so on."""
     for name, value in outputs.items():
-        if name == "loss":
+        if name in ("loss", "past_key_values"):
             continue
         if isinstance(value, tuple):
             yield from ((f"{name}.{i}", _to_numpy(member)) for i, member in enumerate(value))

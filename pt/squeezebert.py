@@ -204,7 +204,7 @@ class SqueezeBertForMaskedLM(ForMaskedLM, SqueezeBertPreTrainedModel):
         >>> config = SqueezeBertConfig(num_hidden_layers=1)
         >>> model = SqueezeBertForMaskedLM(config).eval()
         >>> labels = torch.tensor([[-100, -100, 2088, -100]])
-        >>> out = model(torch.tensor([[101, 7592, 103, 102]]), labels=labels)
+        >>> out = model(torch.tensor([[101, 7592, 103, 102]]), labels=labels, output_logits=True)
         >>> out.logits.shape, out.loss.shape
         (torch.Size([1, 4, 30522]), torch.Size([]))
     """

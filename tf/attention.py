@@ -31,6 +31,41 @@ class AttentionMask(NamedTuple):
         return cls(keep[:, None, None, :] if len(keep.shape) == 2 else keep[:, None])
 
 
+def causal_mask(positions: Any, attention_mask: Any, keys: int) -> Any:
+    """Return which keys each query of a decoder may attend to: its own and earlier ones, unless masked.
+
+    Args:
+        positions: integers `[length]`, where among the keys the queries stand.
+        attention_mask: `[batch, keys]`, in which 0 masks; None keeps all.
+        keys: number of keys.
+
+    Returns:
+        bool `[batch or 1, length, keys]`.
+
+    Example:
+        >>> causal_mask(ops.array([1, 2]), ops.array([[0, 1, 1]]), 3).numpy().astype(int).tolist()
+        [[[0, 1, 0], [0, 1, 1]]]
+    """
+    earlier = ops.less_equal(ops.arange(keys, dtype=positions.dtype), positions[:, None])[None]
+    return earlier if attention_mask is None else ops.logical_and(earlier, ops.cast(attention_mask, "bool")[:, None])
+
+
+def positions_of(attention_mask: Any) -> Any:
+    """Return the `position_ids` of rows that are padded on the left: they count from 0 at the first kept position.
+
+    Args:
+        attention_mask: `[batch, length]`; 1 keeps, 0 masks.
+
+    Returns:
+        integers `[batch, length]`; 0 where there is padding before a row.
+
+    Example:
+        >>> positions_of(ops.array([[0, 0, 1, 1], [1, 1, 1, 1]])).numpy().tolist()
+        [[0, 0, 0, 1], [0, 1, 2, 3]]
+    """
+    return ops.maximum(ops.cumsum(ops.cast(attention_mask, "int32"), axis=1) - 1, 0)
+
+
 def padded_positions(attention_mask: Any) -> Any:
     """Return bool `[batch, length]`: the positions that a mask hides from every query."""
     keep = ops.cast(attention_mask, "bool")
@@ -54,15 +89,15 @@ def attend(
 
     Args:
         query: `[batch, heads, length, width of a head]`.
-        key: shaped like `query`.
-        value: shaped like `query`.
+        key: `[batch, heads, keys, width of a head]`.
+        value: shaped like `key`.
         mask: which keys may be attended to; None is all.
         dropout: the layer that drops probabilities in training.
         mask_value: the score of masked keys; None is the dtype's lowest number, which masks them fully.
         output_attentions: whether to return the probabilities.
 
     Returns:
-        The context, shaped like `query`, and the probabilities `[batch, heads, length, length]` before dropout or None.
+        The context, shaped like `query`, and the probabilities `[batch, heads, length, keys]` before dropout or None.
     """
     scores = ops.matmul(query, ops.swapaxes(key, -1, -2)) / math.sqrt(query.shape[-1])
     # Half precision sums too coarsely, and may not hold `mask_value`.
@@ -124,10 +159,26 @@ class SelfAttention(Block):
         Returns:
             The context `[batch, length, width]`, and the probabilities `[batch, heads, length, length]` or None.
         """
+        key, value = self.keys_and_values(key_input, value_input)
+        return self.attend_to(query_input, key, value, attention_mask, output_attentions)
+
+    def keys_and_values(self, key_input: Any, value_input: Any) -> tuple[Any, Any]:
+        """Return the heads' keys and values, each `[batch, heads, length, width / heads]`."""
+        return self._split_heads(self.key(key_input)), self._split_heads(self.value(value_input))
+
+    def attend_to(
+        self,
+        query_input: Any,
+        key: Any,
+        value: Any,
+        attention_mask: AttentionMask | None = None,
+        output_attentions: bool = False,
+    ) -> tuple[Any, Any]:
+        """Attend to keys and values that are there already; the arguments and results are otherwise `call`'s."""
         context, probabilities = attend(
             self._split_heads(self.query(query_input)),
-            self._split_heads(self.key(key_input)),
-            self._split_heads(self.value(value_input)),
+            key,
+            value,
             attention_mask,
             dropout=self.dropout,
             mask_value=self.mask_value,

@@ -42,8 +42,10 @@ from .layers import (
     activation,
     replace_weight,
     resized,
+    truncated_normal,
 )
 from .modeling import TFPreTrainedModel
+from .projection import Projection, projected_cross_entropy
 
 # Both convolutions are sums of shifted views. Windows side by side would hold every value K times, and XLA is slow at
 # `ops.depthwise_conv` on a CPU, many times so in training. The gradients are written out, since that of a sum of views
@@ -106,7 +108,7 @@ class DepthwiseConvolution(keras.layers.Layer):
 
     def build(self, input_shape: Any = None) -> None:
         """Draw new weights as the authors do: a kernel of K numbers with the standard deviation 1 / K."""
-        initializer = keras.initializers.TruncatedNormal(stddev=1 / self.kernel_size)
+        initializer = truncated_normal(1 / self.kernel_size)
         self.kernel = self.add_weight(shape=(self.kernel_size, 1, self.width), initializer=initializer, name="kernel")
 
     def call(self, values: Any) -> Any:
@@ -301,7 +303,7 @@ class ConvBertLMHead(Block):
         super().build(input_shape)
         self.weight = None
         if self.tied is None:
-            initializer = keras.initializers.TruncatedNormal(stddev=self.config.initializer_range)
+            initializer = truncated_normal(self.config.initializer_range)
             shape = (self.config.vocab_size, self.config.embedding_size)
             self.weight = self.add_weight(shape=shape, initializer=initializer, name="weight")
         self.bias = self.add_weight(shape=(self.config.vocab_size,), initializer="zeros", name="bias")
@@ -316,9 +318,11 @@ class ConvBertLMHead(Block):
             replace_weight(self, "weight", resized(self.weight, vocab_size, self.config.initializer_range))
         replace_weight(self, "bias", resized(self.bias, vocab_size, std=0.0))
 
-    def call(self, hidden: Any) -> Any:
-        """Score `[batch, length, E]` as `[batch, length, vocab]`."""
+    def call(self, hidden: Any, labels: Any = None) -> Any:
+        """Score `[batch, length, E]` as `[batch, length, vocab]`, or return the loss of labels `[batch, length]`."""
         table = self.weight if self.tied is None else self.tied.embeddings
+        if labels is not None:
+            return projected_cross_entropy(hidden, Projection(table, self.bias), labels)
         return ops.matmul(hidden, ops.transpose(table)) + self.bias
 
 
@@ -476,7 +480,7 @@ class TFConvBertForMaskedLM(ForMaskedLM, ConvBertPreTrainedModel):
         >>> config = ConvBertConfig.from_size("convbert-small", num_hidden_layers=2)
         >>> model = TFConvBertForMaskedLM(config)
         >>> labels = np.array([[-100, -100, 2088, -100]])
-        >>> out = model(np.array([[101, 7592, 103, 102]]), labels=labels)
+        >>> out = model(np.array([[101, 7592, 103, 102]]), labels=labels, output_logits=True)
         >>> out.logits.shape, out.loss.shape
         (TensorShape([1, 4, 30522]), TensorShape([]))
     """
@@ -502,6 +506,11 @@ class TFConvBertForMaskedLM(ForMaskedLM, ConvBertPreTrainedModel):
     def logits(self, encoded: ModelOutput, training: bool | None = None) -> Any:
         """Score `[batch, length, H]` as `[batch, length, vocab]`."""
         return self.generator_lm_head(self.generator_predictions(encoded.last_hidden_state))
+
+    def loss_of_words(self, encoded: ModelOutput, labels: Any) -> Any:
+        """Return the mean cross entropy of labels `[batch, length]`."""
+        prepared = self.generator_predictions(encoded.last_hidden_state)
+        return self.generator_lm_head(prepared, labels=labels)
 
 
 class TFConvBertForSequenceClassification(ForSequenceClassification, ConvBertPreTrainedModel):

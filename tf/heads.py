@@ -6,18 +6,23 @@ A family's concrete class combines a head with the family's own base, which supp
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
 from ..core import outputs
-from ..core.config import PretrainedConfig
+from ..core.config import IGNORED_LABEL, PretrainedConfig
 from ..core.outputs import ModelOutput
+from .generation import GenerationMixin
 from .inputs import check_choices, input_error
 from .layers import Block, Dense
 from .losses import cross_entropy, question_answering_loss, sequence_classification_loss
 from .modeling import TFPreTrainedModel
+
+logger = logging.getLogger("isobert")
 
 
 class HeadModel(TFPreTrainedModel):
@@ -44,6 +49,15 @@ class HeadModel(TFPreTrainedModel):
         return self.output_class(
             loss=loss, **scores, hidden_states=encoded.hidden_states, attentions=encoded.attentions
         )
+
+    def is_to_score(self, output_logits: bool | None, loss: Any) -> bool:
+        """Say whether to return the scores of words: as asked, or else where no loss stands for them.
+
+        What `compile` was given sees scores too.
+        """
+        if output_logits is not None:
+            return output_logits
+        return loss is None or self._compile_loss is not None or self._compile_metrics is not None
 
 
 class LabelledModel(HeadModel):
@@ -113,12 +127,15 @@ class ForPreTraining(HeadModel):
         next_sentence_label: Any = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        output_logits: bool | None = None,
         training: bool | None = None,
     ) -> ModelOutput:
         """Return `prediction_logits` `[batch, length, vocab]` and `seq_relationship_logits` `[batch, 2]`.
 
         `labels` `[batch, length]` are the masked words' ids, -100 elsewhere; `next_sentence_label` `[batch]` is 0 where
         the second sentence follows the first, and 1 where it does not. With both, `loss` is the sum of the two losses.
+        `output_logits` is whether to return `prediction_logits`; None returns them only where there is no loss, which
+        itself does not need them, or where a loss or metrics of `compile` see them.
 
         Raises:
             InputError: an argument has a wrong shape, dtype or range.
@@ -127,21 +144,22 @@ class ForPreTraining(HeadModel):
         encoded = self.base_model(
             *inputs, output_attentions=output_attentions, output_hidden_states=output_hidden_states, training=training
         )
-        prediction_logits = self.cls.predictions(encoded.last_hidden_state)
         relationship_logits = self.cls.seq_relationship(encoded.pooler_output)
         loss = None
         if labels is not None and next_sentence_label is not None:
             next_sentence_loss = cross_entropy(relationship_logits, next_sentence_label, "next_sentence_label")
-            loss = cross_entropy(prediction_logits, labels) + next_sentence_loss
-        return self.respond(
-            encoded, loss, prediction_logits=prediction_logits, seq_relationship_logits=relationship_logits
-        )
+            masked_loss = self.cls.predictions(encoded.last_hidden_state, labels=labels)
+            loss = masked_loss + next_sentence_loss
+        scores = {"seq_relationship_logits": relationship_logits}
+        if self.is_to_score(output_logits, loss):
+            scores["prediction_logits"] = self.cls.predictions(encoded.last_hidden_state)
+        return self.respond(encoded, loss, **scores)
 
 
 class ForMaskedLM(LabelledModel):
     """Scores of every word at every position `[batch, length, vocab]`; labels `[batch, length]` are ids or -100."""
 
-    output_class = outputs.MaskedLMOutput
+    output_class: ClassVar[type[ModelOutput]] = outputs.MaskedLMOutput
 
     def add_head(self) -> None:
         """Make the part that scores words."""
@@ -154,6 +172,135 @@ class ForMaskedLM(LabelledModel):
     def logits(self, encoded: ModelOutput, training: bool | None = None) -> Any:
         """Score `[batch, length, hidden]` as `[batch, length, vocab]`."""
         return self.cls.predictions(encoded.last_hidden_state)
+
+    def loss_of_words(self, encoded: ModelOutput, labels: Any) -> Any:
+        """Return the mean cross entropy of labels `[batch, length]`."""
+        return self.cls.predictions(encoded.last_hidden_state, labels=labels)
+
+    def call(  # type: ignore[override]
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        inputs_embeds: Any = None,
+        labels: Any = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_logits: bool | None = None,
+        training: bool | None = None,
+    ) -> ModelOutput:
+        """Return the `loss` if there are labels, and else `logits`. The other arguments are the encoder's.
+
+        `output_logits` is whether to return `logits`; None returns them only where there is no loss, which itself does
+        not need them, or where a loss or metrics of `compile` see them.
+
+        Raises:
+            InputError: an argument has a wrong shape, dtype or range.
+        """
+        inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+        encoded = self.base_model(
+            *inputs, output_attentions=output_attentions, output_hidden_states=output_hidden_states, training=training
+        )
+        loss = None if labels is None else self.loss_of_words(encoded, labels)
+        scores = {"logits": self.logits(encoded)} if self.is_to_score(output_logits, loss) else {}
+        return self.respond(encoded, loss, **scores)
+
+
+def next_labels(labels: Any) -> Any:
+    """Move labels `[batch, length]` to the position before; the last position has none (-100)."""
+    return ops.pad(labels[..., 1:], [(0, 0)] * (len(labels.shape) - 1) + [(0, 1)], constant_values=IGNORED_LABEL)
+
+
+class ForCausalLM(GenerationMixin, ForMaskedLM):
+    """Scores of every word as the next one after each position; labels `[batch, length]` are the input's ids or -100.
+
+    The score at a position is for the label at the next, so labels need not be shifted.
+    """
+
+    output_class = outputs.CausalLMOutputWithCrossAttentions
+    config: Any
+
+    def __init__(self, config: PretrainedConfig, *, dtype: Any = None, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(config, dtype=dtype, name=name, **kwargs)
+        if not self.config.is_decoder:
+            logger.warning(
+                "%s is made from a config with is_decoder=False, so each position sees those after it: what it is to "
+                "predict. Give is_decoder=True.",
+                type(self).__name__,
+            )
+
+    def new_cache(self, batch_size: int, max_length: int | None = None) -> Any:
+        """Return an empty cache, to be given as `past_key_values`; see the decoder's `new_cache`."""
+        return self.base_model.new_cache(batch_size, max_length)
+
+    def loss_of_words(self, encoded: ModelOutput, labels: Any) -> Any:
+        """Return the mean cross entropy of the labels `[batch, length]` after each position."""
+        return super().loss_of_words(encoded, next_labels(labels))
+
+    def symbolic_call(self, *args: Any, **kwargs: Any) -> Any:
+        """Become a part of a functional model: without a cache unless asked, for some of its tensors may be absent."""
+        use_cache = kwargs.pop("use_cache", None)
+        return super().symbolic_call(*args, use_cache=bool(use_cache), **kwargs)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """Update the compiled metrics; labels among the inputs are moved to the scores that are for them."""
+        if y is None and isinstance(x, Mapping) and x.get("labels") is not None:
+            x = {**x, "labels": next_labels(x["labels"])}
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def respond(self, encoded: ModelOutput, loss: Any, **scores: Any) -> ModelOutput:
+        """Put together the output, with what a decoder returns."""
+        decoded = {name: encoded[name] for name in ("past_key_values", "cross_attentions") if name in encoded}
+        return super().respond(encoded, loss, **scores, **decoded)
+
+    def call(  # type: ignore[override]
+        self,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        inputs_embeds: Any = None,
+        labels: Any = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        output_logits: bool | None = None,
+        encoder_hidden_states: Any = None,
+        encoder_attention_mask: Any = None,
+        past_key_values: Any = None,
+        use_cache: bool | None = None,
+        training: bool | None = None,
+    ) -> ModelOutput:
+        """Return the `loss` if there are labels, and else `logits`. The other arguments are the decoder's.
+
+        `output_logits` is whether to return `logits`; None returns them only where there is no loss, which itself does
+        not need them, or where a loss or metrics of `compile` see them. `use_cache` is whether to return
+        `past_key_values`; None returns them if some came in, or takes the config's where nothing is learnt: outside of
+        training and without labels.
+
+        Raises:
+            InputError: an argument has a wrong shape, dtype or range.
+        """
+        if use_cache is None and past_key_values is None and labels is None and not training:
+            square = attention_mask is not None and len(attention_mask.shape) != 2
+            use_cache = self.config.is_decoder and self.config.use_cache and not square
+        encoded = self.base_model(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+            past_key_values=past_key_values,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            use_cache=use_cache,
+            training=training,
+        )
+        loss = None if labels is None else self.loss_of_words(encoded, labels)
+        scores = {"logits": self.logits(encoded)} if self.is_to_score(output_logits, loss) else {}
+        return self.respond(encoded, loss, **scores)
 
 
 class ForNextSentencePrediction(LabelledModel):

@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
 
+from ..conversion.formats.base import aligned_empty
 from ..core.config import PretrainedConfig
+from .projection import Projection, projected_cross_entropy
 
 if TYPE_CHECKING:
     from .attention import AttentionMask
@@ -58,6 +61,47 @@ def activation(name: str) -> Activation:
     return ACTIVATIONS[name]
 
 
+# How many numbers of a new weight are drawn at a time: 4 MB in float32.
+_DRAWN_AT_ONCE = 2**20
+
+
+def truncated_normal(std: float, zero_row: int | None = None) -> Callable[..., Any]:
+    """Return what draws new weights: from a normal distribution cut off at two deviations, as the authors of BERT do.
+
+    A few rows are drawn at a time, since the backend holds what it draws a second time.
+
+    Args:
+        std: the distribution's standard deviation.
+        zero_row: a row of zeros.
+    """
+
+    def draw(shape: tuple[int, ...], dtype: Any = None) -> Any:
+        weight = aligned_empty(shape, np.dtype(keras.backend.standardize_dtype(dtype)))
+        rows = max(1, _DRAWN_AT_ONCE * len(weight) // max(1, weight.size))
+        for start in range(0, len(weight), rows):
+            part = weight[start : start + rows]
+            part[...] = ops.convert_to_numpy(keras.initializers.TruncatedNormal(stddev=std)(part.shape, dtype))
+        if zero_row is not None:
+            weight[zero_row] = 0
+        return adopted(weight)
+
+    return draw
+
+
+def adopted(array: np.ndarray) -> Any:
+    """Return a tensor that has an array's numbers, and under TensorFlow its very memory; do not use the array again.
+
+    Args:
+        array: from `aligned_empty`, as its memory must begin where TensorFlow wants it.
+    """
+    # NumPy itself has no bfloat16 to hand over.
+    if keras.backend.backend() != "tensorflow" or array.dtype.kind != "f":
+        return ops.convert_to_tensor(array)
+    import tensorflow as tf
+
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+
 class Block(keras.layers.Layer):
     """A layer made of parts that know their own widths, so that it can be built before it sees data."""
 
@@ -72,8 +116,7 @@ class Dense(keras.layers.Dense):
     """`x @ kernel + bias`, with BERT's initialisation: truncated normal weights, zero bias."""
 
     def __init__(self, in_features: int, out_features: int, std: float, *, bias: bool = True, **kwargs: Any) -> None:
-        initializer = keras.initializers.TruncatedNormal(stddev=std)
-        super().__init__(out_features, use_bias=bias, kernel_initializer=initializer, **kwargs)
+        super().__init__(out_features, use_bias=bias, kernel_initializer=truncated_normal(std), **kwargs)
         self.in_features = in_features
         self.std = std
 
@@ -123,8 +166,7 @@ class GroupedDense(keras.layers.Layer):
     def build(self, input_shape: Any = None) -> None:
         """Make the variables."""
         shape = (self.groups, self.in_features // self.groups, self.out_features // self.groups)
-        initializer = keras.initializers.TruncatedNormal(stddev=self.std)
-        self.weight = self.add_weight(shape=shape, initializer=initializer, name=self.weight_name)
+        self.weight = self.add_weight(shape=shape, initializer=truncated_normal(self.std), name=self.weight_name)
         self.bias = None
         if self.use_bias:
             self.bias = self.add_weight(shape=(self.out_features,), initializer="zeros", name="bias")
@@ -166,7 +208,7 @@ class Embedding(keras.layers.Embedding):
     def __init__(
         self, num_embeddings: int, width: int, std: float, *, padding_idx: int | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(num_embeddings, width, embeddings_initializer=self._draw, **kwargs)
+        super().__init__(num_embeddings, width, embeddings_initializer=truncated_normal(std, padding_idx), **kwargs)
         self.std = std
         self.padding_idx = padding_idx
 
@@ -188,12 +230,6 @@ class Embedding(keras.layers.Embedding):
             "trainable": self.trainable,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
         }
-
-    def _draw(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
-        vectors = keras.initializers.TruncatedNormal(stddev=self.std)(shape, dtype)
-        if self.padding_idx is None:
-            return vectors
-        return ops.where(ops.equal(ops.arange(shape[0]), self.padding_idx)[:, None], 0.0, vectors)
 
 
 class LayerNorm(keras.layers.LayerNormalization):
@@ -365,10 +401,9 @@ class Encoder(Block):
         hidden_states: tuple[Any, ...] = (hidden,) if output_hidden_states else ()
         attentions: tuple[Any, ...] = ()
         for layer in self.layer:
-            if self.gradient_checkpointing and training:
-                hidden, probabilities = _checkpoint(layer, hidden, attention_mask, output_attentions)
-            else:
-                hidden, probabilities = layer(hidden, attention_mask, output_attentions=output_attentions)
+            hidden, probabilities = self.run_layer(
+                layer, hidden, attention_mask, output_attentions=output_attentions, training=training
+            )
             # What is not asked for is not held on to: without a backward pass it is freed layer by layer.
             if output_hidden_states:
                 hidden_states += (hidden,)
@@ -378,24 +413,40 @@ class Encoder(Block):
             hidden, hidden_states if output_hidden_states else None, attentions if output_attentions else None
         )
 
+    def run_layer(
+        self, layer: keras.layers.Layer, *inputs: Any, output_attentions: bool = False, training: bool | None = None
+    ) -> Any:
+        """Call a layer, so that the backward pass computes it again if that is asked for."""
+        if self.gradient_checkpointing and training:
+            return _checkpoint(layer, inputs, output_attentions)
+        return layer(*inputs, output_attentions=output_attentions)
 
-def _checkpoint(
-    layer: keras.layers.Layer, hidden: Any, attention_mask: AttentionMask | None, output_attentions: bool
-) -> tuple[Any, Any]:
+
+def _checkpoint(layer: keras.layers.Layer, inputs: tuple[Any, ...], output_attentions: bool) -> Any:
     """Call a layer in training so that the backward pass computes it again, with the same dropout."""
     generators = [part.seed_generator for part in layer._flatten_layers() if getattr(part, "rate", 0.0) > 0]
     seeds = [ops.copy(generator.state) for generator in generators]
+    leaves = keras.tree.flatten(inputs)
+    # Gradients flow to what the second run is given, and to nothing that it only sees.
+    given = [i for i, leaf in enumerate(leaves) if leaf is not None and keras.backend.is_float_dtype(leaf.dtype)]
+    form: list[Any] = []
 
-    def run(hidden: Any) -> Any:
+    def run(*values: Any) -> list[Any]:
         # The second run would otherwise go on from the seeds that the first one left, and drop other numbers.
         for generator, seed in zip(generators, seeds, strict=True):
             generator.state.assign(seed)
+        replaced = list(leaves)
+        for i, value in zip(given, values, strict=True):
+            replaced[i] = value
         # `training` explicitly: the second run has no outer call to take it from.
-        outputs = layer(hidden, attention_mask, output_attentions=output_attentions, training=True)
-        return outputs if output_attentions else outputs[0]
+        outputs = layer(
+            *keras.tree.pack_sequence_as(inputs, replaced), output_attentions=output_attentions, training=True
+        )
+        form.append(outputs)
+        return [leaf for leaf in keras.tree.flatten(outputs) if leaf is not None]
 
-    outputs = keras.remat(run)(hidden)
-    return outputs if output_attentions else (outputs, None)
+    found = iter(keras.remat(run)(*(leaves[i] for i in given)))
+    return keras.tree.map_structure(lambda leaf: None if leaf is None else next(found), form[0])
 
 
 class Pooler(Block):
@@ -462,9 +513,22 @@ class LMPredictionHead(Block):
             self.decoder.resize(vocab_size)
         replace_weight(self, "bias", resized(self.bias, vocab_size, std=0.0))
 
-    def call(self, hidden: Any) -> Any:
-        """Score `[batch, length, width]` as `[batch, length, vocab]`."""
-        return ops.matmul(self.transform(hidden), ops.transpose(self.decoder.embeddings)) + self.bias
+    def projection(self) -> Projection:
+        """Return what follows the transform."""
+        return Projection(self.decoder.embeddings, self.bias)
+
+    def scores(self, vectors: Any) -> Any:
+        """Score transformed vectors `[..., width]` as `[..., vocab]`."""
+        return ops.matmul(vectors, ops.transpose(self.decoder.embeddings)) + self.bias
+
+    def call(self, hidden: Any, labels: Any = None) -> Any:
+        """Score `[batch, length, width]` as `[batch, length, vocab]`, or return the loss of labels `[batch, length]`.
+
+        The loss is a scalar; it takes and holds fewer scores than there are (`projected_cross_entropy`).
+        """
+        if labels is not None:
+            return projected_cross_entropy(hidden, self.projection(), labels, self.transform)
+        return self.scores(self.transform(hidden))
 
 
 class Table(keras.layers.Layer):
@@ -477,8 +541,7 @@ class Table(keras.layers.Layer):
 
     def build(self, input_shape: Any = None) -> None:
         """Make the variable."""
-        initializer = keras.initializers.TruncatedNormal(stddev=self.std)
-        self.weight = self.add_weight(shape=self.shape, initializer=initializer, name="weight")
+        self.weight = self.add_weight(shape=self.shape, initializer=truncated_normal(self.std), name="weight")
 
     @property
     def embeddings(self) -> Any:
@@ -497,7 +560,7 @@ def resized(parameter: Any, size: int, std: float, *, axis: int = 0) -> Any:
     values = ops.take(ops.convert_to_tensor(parameter), ops.arange(kept), axis=axis)
     shape[axis] = size - kept
     dtype = keras.backend.standardize_dtype(parameter.dtype)
-    new = keras.initializers.TruncatedNormal(stddev=std)(shape, dtype) if std > 0 else ops.zeros(shape, dtype)
+    new = truncated_normal(std)(shape, dtype) if std > 0 else ops.zeros(shape, dtype)
     return ops.concatenate([values, new], axis=axis)
 
 

@@ -40,6 +40,7 @@ from .layers import (
     normalization,
 )
 from .modeling import TFPreTrainedModel
+from .projection import Projection
 
 
 def norm(config: MobileBertConfig, width: int, **kwargs: Any) -> LayerNorm | NoNorm:
@@ -266,11 +267,14 @@ class MobileBertLMPredictionHead(LMPredictionHead):
         super().resize(vocab_size)
         self.dense.resize(vocab_size, axis=1)
 
-    def call(self, hidden: Any) -> Any:
-        """Score `[batch, length, H]` as `[batch, length, vocab]`."""
-        hidden = self.transform(hidden)
+    def projection(self) -> Projection:
+        """Return what follows the transform."""
+        return super().projection()._replace(rest=self.dense.weight)
+
+    def scores(self, vectors: Any) -> Any:
+        """Score transformed vectors `[..., H]` as `[..., vocab]`."""
         # Two products instead of one with the joined table, which would have to be copied together on every call.
-        factor, rest = hidden[..., : self.word_width], hidden[..., self.word_width :]
+        factor, rest = vectors[..., : self.word_width], vectors[..., self.word_width :]
         scores = ops.matmul(factor, ops.transpose(self.decoder.embeddings)) + ops.matmul(rest, self.dense.weight)
         return scores + self.bias
 
@@ -418,7 +422,7 @@ class TFMobileBertForMaskedLM(ForMaskedLM, MobileBertPreTrainedModel):
         >>> config = MobileBertConfig.from_size("mobilebert-tiny", num_hidden_layers=2)
         >>> model = TFMobileBertForMaskedLM(config)
         >>> labels = np.array([[-100, -100, 2088, -100]])
-        >>> out = model(np.array([[101, 7592, 103, 102]]), labels=labels)
+        >>> out = model(np.array([[101, 7592, 103, 102]]), labels=labels, output_logits=True)
         >>> out.logits.shape, out.loss.shape
         (TensorShape([1, 4, 30522]), TensorShape([]))
     """

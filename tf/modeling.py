@@ -14,14 +14,15 @@ import numpy as np
 import optree
 from keras import ops
 
-from ..conversion.checkpoint import Checkpoint, LazyTensor, LoadReport, match_tensors, open_checkpoint, write_checkpoint
+from ..conversion.checkpoint import Checkpoint, LazyTensor, LoadPlan, match_tensors, open_checkpoint, write_checkpoint
+from ..conversion.formats.base import aligned, aligned_empty
 from ..conversion.names import Layout, family_names, from_hub, hub_shape, keras_to_hub, to_hub
 from ..core.config import IGNORED_LABEL, PretrainedConfig
 from ..core.outputs import OUTPUT_CLASSES, ModelOutput, Trace
 from ..errors import ConfigError, InputError
 from ..tokenization.encoding import BatchEncoding
 from .inputs import check_shape, check_tensors, input_error, is_floating_point
-from .layers import Block, Embedding, Encoder, replace_weight, resized
+from .layers import Block, Embedding, Encoder, adopted, replace_weight, resized
 
 logger = logging.getLogger("isobert")
 
@@ -51,6 +52,8 @@ class TFPreTrainedModel(keras.Model):
     targets: ClassVar[dict[str, str]] = {}
     # Axes of `input_ids`.
     input_rank: ClassVar[int] = 2
+    # A decoder's compiled step, made when it is first needed.
+    decode_function: Any = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -149,7 +152,11 @@ class TFPreTrainedModel(keras.Model):
 
     def predict_step(self, *args: Any) -> Any:
         """Return the output of a step without the loss, which is no prediction and cannot be joined over batches."""
-        result = super().predict_step(*args)
+        *state, data = args
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if isinstance(x, Mapping):  # with labels, there might be a loss in the place of scores
+            x = {name: values for name, values in x.items() if name not in self.targets}
+        result = super().predict_step(*state, keras.utils.pack_x_y_sample_weight(x, y, sample_weight))
         if isinstance(result, ModelOutput):
             return _without_loss(result)
         return _without_loss(result[0]), *result[1:]  # under JAX, variables follow
@@ -185,8 +192,8 @@ class TFPreTrainedModel(keras.Model):
 
     def _scores(self, output: ModelOutput) -> Any:
         """Return what losses and metrics see of an output."""
-        wanted = list(self.targets.values()) or [n for n in output if n not in ("hidden_states", "attentions")]
-        return _only({name: output[name] for name in wanted})
+        wanted = list(self.targets.values()) or [n for n in output if n in ("last_hidden_state", "pooler_output")]
+        return _only({name: output[name] for name in wanted if name in output})
 
     def _by_score(self, y: Any) -> Any:
         """Return `y` with its parts, if it has several, under the names of the scores that they are for."""
@@ -265,7 +272,8 @@ class TFPreTrainedModel(keras.Model):
         if head is not None:
             head.resize(config.vocab_size)
         self.config = self.base_model.config = config
-        self.train_function = self.test_function = self.predict_function = None  # traced with the old tables
+        # Traced with the old tables.
+        self.train_function = self.test_function = self.predict_function = self.decode_function = None
         return embeddings
 
     def gradient_checkpointing_enable(self) -> None:
@@ -331,14 +339,17 @@ class TFPreTrainedModel(keras.Model):
         elif config_overrides:
             config = config.replace(**config_overrides)
         with open_checkpoint(name_or_path) as checkpoint:
-            model = cls(config, dtype=_resolve_dtype(dtype, checkpoint))
-            report = model._load(checkpoint, ignore_mismatched_sizes)
-        if report:
-            logger.warning("%s from %s:\n%s", cls.__name__, name_or_path, report)
-        return (model, report) if output_loading_info else model
+            # In this scope variables are made without values; they get them when it ends.
+            with keras.StatelessScope():
+                model = cls(config, dtype=_resolve_dtype(dtype, checkpoint))
+                plan = model._plan(checkpoint, ignore_mismatched_sizes)
+            model._load(checkpoint, plan)
+        if plan.report:
+            logger.warning("%s from %s:\n%s", cls.__name__, name_or_path, plan.report)
+        return (model, plan.report) if output_loading_info else model
 
-    def _load(self, checkpoint: Checkpoint, ignore_mismatched_sizes: bool) -> LoadReport:
-        """Assign the checkpoint's tensors one by one, so that a second copy of one of them at most is in memory."""
+    def _plan(self, checkpoint: Checkpoint, ignore_mismatched_sizes: bool) -> LoadPlan:
+        """Find out what the checkpoint has; nothing is drawn for that, once the variables get values."""
         held = self._hub_variables()
         plan = match_tensors(
             {name: hub_shape(tuple(variable.shape), layout) for name, (variable, layout) in held.items()},
@@ -346,11 +357,17 @@ class TFPreTrainedModel(keras.Model):
             family_names(self.config.model_type),
             ignore_mismatched_sizes=ignore_mismatched_sizes,
         )
+        for name in plan.sources:
+            held[name][0]._initializer = _unfilled
+        return plan
+
+    def _load(self, checkpoint: Checkpoint, plan: LoadPlan) -> None:
+        """Assign the checkpoint's tensors one by one, so that a second copy of one of them at most is in memory."""
+        held = self._hub_variables()
         for name, source in plan.sources.items():
             variable, layout = held[name]
             array = from_hub(checkpoint.read(source), layout, tuple(variable.shape))
-            variable.assign(array.astype(keras.backend.standardize_dtype(variable.dtype), copy=False))
-        return plan.report
+            variable.assign(adopted(aligned(array, np.dtype(keras.backend.standardize_dtype(variable.dtype)))))
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, max_shard_size: int | str = "5GB") -> None:
         """Write `config.json` and `model.safetensors` (in shards above a size), for PyTorch and Keras alike.
@@ -393,6 +410,8 @@ class TFPreTrainedModel(keras.Model):
         tensors = {name: ops.cast(t, self.dtype) if is_floating_point(t) else t for name, t in tensors.items()}
         trained = {name: held for name, held in self._hub_variables().items() if held[0].trainable}
         asked = {"output_hidden_states": True, "output_attentions": True, "training": False}
+        if self.get_lm_head() is not None:
+            asked["output_logits"] = True  # a loss of words would stand for their scores
         slopes: list[Any] = []
         if not gradients:
             output = self(tensors, **asked)
@@ -424,7 +443,8 @@ def _only(parts: dict[str, Any]) -> Any:
 
 
 def _without_loss(output: ModelOutput) -> ModelOutput:
-    return type(output)({name: value for name, value in output.items() if name != "loss"})
+    """Leave out the loss, and a decoder's cache, which is of no use elsewhere."""
+    return type(output)({name: value for name, value in output.items() if name not in ("loss", "past_key_values")})
 
 
 def _flat(outputs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -452,12 +472,22 @@ def _resolve_dtype(dtype: Any, checkpoint: Checkpoint) -> Any:
     return policy
 
 
+def _unfilled(shape: tuple[int, ...], dtype: Any = None) -> Any:
+    """Return a value that takes up no memory until it is written to, for a variable that is about to get another."""
+    return adopted(aligned_empty(shape, np.dtype(keras.backend.standardize_dtype(dtype))))
+
+
 def _to_lazy(variable: Any, layout: Layout) -> LazyTensor:
-    """Describe a variable for writing; it becomes an array when its turn comes."""
+    """Describe a variable for writing; when its turn comes, it is seen as an array, and copied if it lies otherwise."""
+
+    def load() -> np.ndarray:
+        # Of a tensor NumPy sees the memory, of a variable a copy; stopping a gradient makes a tensor of it.
+        return np.ascontiguousarray(to_hub(np.asarray(ops.stop_gradient(variable)), layout))
+
     return LazyTensor(
         hub_shape(tuple(variable.shape), layout),
         np.dtype(keras.backend.standardize_dtype(variable.dtype)),
-        lambda: np.ascontiguousarray(to_hub(ops.convert_to_numpy(variable), layout)),
+        load,
     )
 
 

@@ -242,7 +242,7 @@ class TFSqueezeBertForMaskedLM(ForMaskedLM, SqueezeBertPreTrainedModel):
         >>> config = SqueezeBertConfig(num_hidden_layers=1)
         >>> model = TFSqueezeBertForMaskedLM(config)
         >>> labels = np.array([[-100, -100, 2088, -100]])
-        >>> out = model(np.array([[101, 7592, 103, 102]]), labels=labels)
+        >>> out = model(np.array([[101, 7592, 103, 102]]), labels=labels, output_logits=True)
         >>> out.logits.shape, out.loss.shape
         (TensorShape([1, 4, 30522]), TensorShape([]))
     """

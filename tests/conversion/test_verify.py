@@ -184,6 +184,17 @@ def test_a_keys_bias_is_measured_by_its_whole_attention() -> None:
     assert {row.name: row.relative for row in found}["attention.self.key.weight"] == pytest.approx(1.0)
 
 
+def test_rounding_in_the_place_of_zero_gradients_of_queries_and_keys_is_measured_by_their_attention() -> None:
+    def trace(query: float, value: float = 1e-2) -> Trace:
+        slopes = {"attention.self.query.weight": np.full(2, query), "attention.self.value.bias": np.full(2, value)}
+        return Trace({"logits": np.ones(2)}, 1.0, slopes)
+
+    assert compare(trace(-3e-18), trace(1e-18)).passed
+    assert not compare(trace(1e-7), trace(1e-18)).passed
+    assert not compare(trace(1e-18), trace(1e-7)).passed
+    assert not compare(trace(1e-18, value=1e-18), trace(-1e-18, value=1e-18)).passed
+
+
 def test_zero_against_zero_is_equal_and_against_anything_else_is_not() -> None:
     zero, some = Trace({"logits": np.zeros(3)}), Trace({"logits": np.full(3, 1e-30)})
     assert compare(zero, zero).passed

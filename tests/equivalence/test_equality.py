@@ -102,6 +102,15 @@ def test_a_model_called_with_ids_alone_gives_the_same_in_both(family: str, tmp_p
     assert verify(tf, pt, {"input_ids": ids}).passed
 
 
+@pytest.mark.filterwarnings("ignore:You are using a softmax")
+@pytest.mark.parametrize("family", FAMILIES_WITH_MODELS)
+def test_gradients_are_equal_where_each_position_sees_itself_alone(family: str, tmp_path: Path) -> None:
+    config = random_config(family, 5)
+    pt, tf = twins(config, "ForTokenClassification", "float64", 5, tmp_path)
+    inputs = random_inputs(config, "ForTokenClassification", 5, length=1)
+    assert verify(tf, pt, inputs).passed
+
+
 def test_a_bare_mobilebert_may_have_words_wider_than_its_stream(tmp_path: Path) -> None:
     config = random_config("mobilebert", 0, hidden_size=6, num_attention_heads=2, embedding_size=10)
     pt, tf = twins(config, "Model", "float64", 0, tmp_path)

@@ -23,12 +23,28 @@ ONLY_IN: dict[tuple[str, str | None], set[str]] = {
     ("inputs.py", None): {"values_are_cheap", "visible_values", "is_floating_point", "input_error"},
     # Keras layers are built without data by `Block`; their variables cannot be exchanged by assigning an attribute.
     # Which library multiplies is PyTorch's question alone; a Keras head whose table is not tied has a layer for it.
-    ("layers.py", None): {"Block", "Table", "replace_weight", "linear", "grouped_linear"},
+    # A torch parameter is drawn in place; a Keras variable takes over what is drawn.
+    # Tools exchange a torch module for one that does more, such as an adapter; a Keras layer stays what it is.
+    ("layers.py", None): {
+        "Block",
+        "Table",
+        "replace_weight",
+        "truncated_normal",
+        "adopted",
+        "linear",
+        "grouped_linear",
+        "is_plain",
+    },
     # torch's own embedding leaves the padding row untrained; Keras's does not, so it has a `call` of its own.
     ("layers.py", "Embedding"): {"forward"},
     # Keras's own dense layer multiplies as it is, and its grouped ones hold their weight alike.
     ("layers.py", "Dense"): {"forward"},
     ("layers.py", "GroupedConvolution"): {"forward"},
+    # Labels among the inputs are moved to the scores that are for them, which Keras's metrics see; and a Keras model
+    # may be a part of another.
+    ("heads.py", "ForCausalLM"): {"compute_metrics", "symbolic_call"},
+    # Dropout is switched off in each torch module, and in Keras by what a call is given.
+    ("modeling.py", None): {"evaluation"},
     # A torch module has no `dtype` and no `device` of its own; a Keras model takes part in `fit` and `export`.
     ("modeling.py", "PreTrainedModel"): {
         "device",
@@ -45,6 +61,8 @@ ONLY_IN: dict[tuple[str, str | None], set[str]] = {
 OTHER_ARGUMENTS = {
     "AttentionMask.of",  # torch's fused attention takes scores to add, so it needs their dtype
     "attend",  # dropout is a probability in torch and a layer in Keras, whose random state it holds
+    "Encoder.run_layer",  # Keras takes what is no tensor by name alone
+    "KeyValueCache.empty",  # a torch tensor is made on a device
 }
 
 

@@ -228,6 +228,39 @@ BERT_CASES: dict[str, Fields] = {
     },
 }
 
+REMBERT: Fields = {
+    **COMMON,
+    "hidden_size": 12,
+    "input_embedding_size": 7,
+    "output_embedding_size": 17,
+    "intermediate_size": 20,
+    "num_attention_heads": 2,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+REMBERT_CASES: dict[str, Fields] = {
+    "rembert-paper": REMBERT,
+    "rembert-other-fields": {
+        **REMBERT,
+        "num_attention_heads": 3,
+        "hidden_act": "gelu_new",
+        "layer_norm_eps": 1e-3,
+        "pad_token_id": 3,
+        "type_vocab_size": 3,
+        "problem_type": "regression",
+    },
+    "rembert-decoder": {**REMBERT, "is_decoder": True, "problem_type": "multi_label_classification"},
+    "rembert-decoder-with-cross-attention": {
+        **REMBERT,
+        "num_hidden_layers": 1,
+        "is_decoder": True,
+        "add_cross_attention": True,
+        "hidden_act": "relu",
+        "problem_type": "single_label_classification",
+    },
+}
+
 FAMILIES: dict[str, Family] = {
     "mobilebert": Family(
         prefix="MobileBert",
@@ -271,6 +304,22 @@ FAMILIES: dict[str, Family] = {
         ),
         cases=SQUEEZEBERT_CASES,
         attentions_are_scores=True,
+    ),
+    "rembert": Family(
+        prefix="RemBert",
+        base_prefix="rembert",
+        heads=("Model", "ForCausalLM", *TASK_HEADS),
+        # The heads that score words have no pooler.
+        checkpoint_head="ForSequenceClassification",
+        all_gradients="ForCausalLM",
+        shared_gradients=(
+            "embeddings.word_embeddings.weight",
+            "encoder.embedding_hidden_mapping_in.weight",
+            "encoder.layer.0.attention.self.query.weight",
+            "pooler.dense.weight",
+        ),
+        cases=REMBERT_CASES,
+        runs_in_tensorflow=lambda fields: True,
     ),
     "bert": Family(
         prefix="Bert",

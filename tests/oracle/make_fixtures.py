@@ -15,8 +15,8 @@
   `<call>/gradients/<parameter>`; a call is a head's name, or a head's name with what is particular about the call
   (`Model+square_mask`);
 
-and in `saved-as-bin/` a folder as older versions wrote it, with `pytorch_model.bin`. A file that holds what it held
-before is left as it is, though compressed or packed otherwise.
+in `saved-as-bin/` a folder as older versions wrote it, with `pytorch_model.bin`; and what `generation.py` says. A file
+that holds what it held before is left as it is, though compressed or packed otherwise.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ import tf_keras
 import torch
 import transformers
 from families import FAMILIES, Family
+from generation import write_generation
 from safetensors.numpy import load_file, save_file
 
 from support.inputs import random_inputs
@@ -51,6 +52,7 @@ def main() -> None:
             for name, fields in family.cases.items():
                 write_case(made / name, family, fields)
         write_bin(made / "saved-as-bin", FAMILIES["mobilebert"], "mobilebert-paper")
+        write_generation(made)
         replace(FIXTURES, made)
     for name in FAMILIES:
         size = sum(path.stat().st_size for path in FIXTURES.glob(f"{name}-*/*"))
@@ -95,8 +97,8 @@ def write_case(folder: Path, family: Family, fields: dict[str, Any]) -> None:
     """Write one config's checkpoint and what the frameworks compute from it."""
     config = getattr(transformers, f"{family.prefix}Config")(**fields)
     pytorch_model(family, config, family.checkpoint_head).save_pretrained(folder)
-    held = set(load_file(folder / "model.safetensors"))
-    held |= {name.removeprefix(f"{family.base_prefix}.") for name in held}
+    held = {name: value.shape for name, value in load_file(folder / "model.safetensors").items()}
+    held |= {name.removeprefix(f"{family.base_prefix}."): shape for name, shape in held.items()}
     own: dict[str, np.ndarray] = {}
     pytorch: dict[str, np.ndarray] = {}
     tensorflow: dict[str, np.ndarray] = {}
@@ -121,10 +123,10 @@ def write_bin(folder: Path, family: Family, case: str) -> None:
     pytorch_model(family, config, "ForSequenceClassification").save_pretrained(folder, safe_serialization=False)
 
 
-def tensors_outside(model: torch.nn.Module, held: set[str]) -> dict[str, np.ndarray]:
-    """Return the model's tensors that a checkpoint holding these names lacks, under any name."""
+def tensors_outside(model: torch.nn.Module, held: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """Return the model's tensors that a checkpoint holding these names and shapes lacks, under any name."""
     tensors = model.state_dict()
-    known = {tensors[name].data_ptr() for name in held & tensors.keys()}
+    known = {value.data_ptr() for name, value in tensors.items() if held.get(name) == tuple(value.shape)}
     return {name: value.numpy() for name, value in tensors.items() if value.data_ptr() not in known}
 
 
@@ -166,6 +168,8 @@ def run_pytorch(
         for module in model.modules():
             if isinstance(module, torch.nn.LayerNorm):
                 module.eps = model.config.layer_norm_eps
+    if head == "ForCausalLM":
+        model.loss_function = next_word_loss
     model.zero_grad()
     wanted = {"output_hidden_states": True, "output_attentions": True} if head == "Model" else {}
     outputs = model(**{name: torch.from_numpy(value) for name, value in inputs.items()}, **wanted)
@@ -184,6 +188,11 @@ def run_pytorch(
                 found[f"gradients/{name}"] = parameter.grad.numpy()
     model.float()
     return found
+
+
+def next_word_loss(logits: torch.Tensor, labels: torch.Tensor, **_: Any) -> torch.Tensor:
+    """Return the loss that transformers computes, but in the scores' dtype: its own takes them to float32."""
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
 
 
 def run_tensorflow(family: Family, config: Any, head: str, model: torch.nn.Module) -> dict[str, np.ndarray]:
@@ -244,12 +253,14 @@ def untie(layer: Any, model: torch.nn.Module) -> None:
 
 
 def flat(outputs: Any) -> dict[str, Any]:
-    """Return the outputs but for the loss, members of a tuple under `hidden_states.0` and so on."""
+    """Return the outputs but for the loss and a cache, members of a tuple under `hidden_states.0` and so on."""
     found = {}
     for name, value in outputs.items():
+        if name in ("loss", "past_key_values") or value is None:
+            continue
         if isinstance(value, tuple):
             found |= {f"{name}.{index}": member for index, member in enumerate(value)}
-        elif name != "loss" and value is not None:
+        else:
             found[name] = value
     return found
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch.export import Dim
 
+from isobert.pt import layers
+
 Make = Callable[..., Any]
 
 
@@ -44,6 +46,18 @@ def test_a_model_that_returns_everything_compiles_without_a_graph_break(
     expected = model(**inputs, **wanted)
     found = torch.compile(model, fullgraph=True, backend="eager")(**inputs, **wanted)
     torch.testing.assert_close(dict(found), dict(expected))
+
+
+def test_a_model_compiles_without_a_graph_break_where_nothing_is_learnt(
+    family: str, make_model: Make, make_inputs: Make
+) -> None:
+    # What a layer asks about the machine, it asks while it is traced; here for the first time.
+    layers._processor.cache_clear()
+    model = make_model(family, seed=4).float()
+    inputs = {name: v.float() if v.is_floating_point() else v for name, v in make_inputs(model).items()}
+    with torch.no_grad():
+        found = torch.compile(model, fullgraph=True, backend="eager")(**inputs)
+        torch.testing.assert_close(dict(found), dict(model(**inputs)))
 
 
 def test_an_exported_model_serves_other_batches_and_lengths(family: str, make_model: Make, make_inputs: Make) -> None:

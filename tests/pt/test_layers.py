@@ -85,6 +85,22 @@ def test_new_dense_weights_have_the_deviation_asked_for_and_stay_within_two() ->
     assert not dense.bias.any()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(torch.float64, 0.0), (torch.float32, 1e-6), (torch.float16, 1e-3), (torch.bfloat16, 8e-3)]
+)
+def test_new_weights_are_normal_numbers_cut_off_at_two_deviations(dtype: torch.dtype, bound: float) -> None:
+    torch.manual_seed(0)
+    weight = Embedding(1000, 1000, std=0.1).to(dtype)
+    weight.reset_parameters()
+    drawn = weight.weight.detach().double().flatten()
+    whole = math.erf(math.sqrt(2.0))
+    for deviations in (-1.9, -1.0, -0.3, 0.0, 0.5, 1.5):
+        share = (math.erf(deviations / math.sqrt(2.0)) + whole) / (2 * whole)
+        assert (drawn < 0.1 * deviations).double().mean().item() == pytest.approx(share, abs=2e-3), deviations
+    assert drawn.abs().max().item() <= 0.2 * (1 + bound)
+    assert len(drawn.unique()) > 2000
+
+
 def test_a_new_embedding_has_a_padding_row_of_zeros_that_a_look_up_does_not_train() -> None:
     table = Embedding(5, 4, std=0.1, padding_idx=2)
     assert not table.weight[2].any()

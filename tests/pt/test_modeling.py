@@ -300,12 +300,13 @@ def test_a_trace_is_what_the_model_computes(family: str, head: str, seed: int, m
     model = make_model(family, head, seed)
     inputs = random_inputs(model.config, head, seed, length=min(9, model.config.max_position_embeddings))
     tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
-    out = model(**tensors, output_hidden_states=True, output_attentions=True)
+    scores = {} if model.get_lm_head() is None else {"output_logits": True}
+    out = model(**tensors, output_hidden_states=True, output_attentions=True, **scores)
     model.train()
     trace = model.trace(inputs)
     expected = {name: value for name, value in out.items() if isinstance(value, torch.Tensor) and name != "loss"}
-    for name in ("hidden_states", "attentions"):
-        expected |= {f"{name}.{i}": value for i, value in enumerate(out[name])}
+    for name in ("hidden_states", "attentions", "cross_attentions"):
+        expected |= {f"{name}.{i}": value for i, value in enumerate(out.get(name) or ())}
     assert set(trace.outputs) == set(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(trace.outputs[name], value.detach(), rtol=1e-10, atol=1e-11, err_msg=name)

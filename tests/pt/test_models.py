@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from isobert import MobileBertForPreTraining, MobileBertModel
+from isobert.core.registry import FAMILIES
 from isobert.errors import ConfigError
 from isobert.pt.attention import SelfAttention
 from isobert.pt.losses import cross_entropy
@@ -18,6 +19,8 @@ from isobert.pt.mobilebert import MobileBertEmbeddings
 from support.configs import CONFIG_SEEDS, attention_heads, random_config
 
 Make = Callable[..., Any]
+
+LM_HEADS = [(f, h) for f, entry in FAMILIES.items() for h in entry.heads if h in ("ForMaskedLM", "ForPreTraining")]
 
 
 def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -42,9 +45,14 @@ def assert_same(mine: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
     for name, value in other.items():
         if not value.numel():
             continue
-        # Relative to the module's largest: a key's bias has a gradient of exactly zero, but for rounding.
+        # Relative to the module's largest: a key's bias has a gradient of exactly zero, but for rounding. So have
+        # queries and keys where a position sees one key alone: then relative to the largest of the attention.
         module = name.rpartition(".")[0]
-        size = max(v.abs().max().item() for n, v in other.items() if n.rpartition(".")[0] == module and v.numel())
+        own, whole = (
+            max(v.abs().max().item() for n, v in other.items() if n.startswith(f"{part}.") and v.numel())
+            for part in (module, module.removesuffix(".query").removesuffix(".key"))
+        )
+        size = whole if own < 1e-14 * whole else own
         torch.testing.assert_close(mine[name], value, rtol=0, atol=1e-11 * size, msg=name)
 
 
@@ -263,12 +271,54 @@ def test_every_trained_parameter_has_a_part_in_the_loss(
 def test_pretraining_adds_its_two_losses_and_has_none_without_both_labels(make_model: Make, make_inputs: Make) -> None:
     model = make_model("mobilebert", "ForPreTraining", 1)
     inputs = make_inputs(model)
-    out = model(**inputs)
+    out = model(**inputs, output_logits=True)
     masked = cross_entropy(out.prediction_logits, inputs["labels"])
     following = cross_entropy(out.seq_relationship_logits, inputs["next_sentence_label"])
     torch.testing.assert_close(out.loss, masked + following)
     for name in ("labels", "next_sentence_label"):
         assert model(**{key: value for key, value in inputs.items() if key != name}).loss is None
+
+
+@pytest.mark.parametrize(("kind", "task"), LM_HEADS)
+def test_a_loss_of_words_comes_without_their_scores_unless_these_are_asked_for(
+    kind: str, task: str, make_model: Make, make_inputs: Make
+) -> None:
+    model = make_model(kind, task, 1)
+    name = "prediction_logits" if task == "ForPreTraining" else "logits"
+    labelled, bare = make_inputs(model), make_inputs(model, labels=False)
+    out = model(**labelled, output_logits=True)
+    without = model(**labelled)
+    assert name in out
+    assert name not in without
+    torch.testing.assert_close(without.loss, out.loss)
+    torch.testing.assert_close(model(**bare)[name], out[name])
+    assert name not in model(**bare, output_logits=False)
+    if task == "ForMaskedLM":
+        torch.testing.assert_close(out.loss, cross_entropy(out.logits, labelled["labels"]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "decoder"), [("mobilebert", "cls.predictions.decoder"), ("convbert", "generator_lm_head")]
+)
+def test_a_decoder_that_was_exchanged_for_another_is_the_one_that_scores(
+    kind: str, decoder: str, make_model: Make, make_inputs: Make
+) -> None:
+    class Adapted(torch.nn.Module):
+        def __init__(self, base: torch.nn.Module) -> None:
+            super().__init__()
+            self.base, self.weight, self.in_features = base, base.weight, base.weight.shape[1]
+
+        def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+            return 2 * self.base(hidden)
+
+    model = make_model(kind, "ForMaskedLM", 1)
+    inputs = make_inputs(model)
+    before = model(**inputs).loss
+    parent = model.get_submodule(decoder.rpartition(".")[0])
+    setattr(parent, decoder.rpartition(".")[2], Adapted(model.get_submodule(decoder)))
+    out = model(**inputs, output_logits=True)
+    torch.testing.assert_close(out.loss, cross_entropy(out.logits, inputs["labels"]))
+    assert (out.loss - before).abs() > 1e-3
 
 
 def test_the_labels_of_the_next_sentence_have_two_names(make_model: Make, make_inputs: Make) -> None:

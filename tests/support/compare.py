@@ -19,14 +19,26 @@ def gradient_errors(found: Mapping[str, np.ndarray], expected: Mapping[str, np.n
 
     A key's bias has a gradient of exactly zero, for the softmax does not see a shift: what is computed is rounding, and
     has no size of its own to be measured by. The same is true of a classifier's bias under a softmax over choices.
+    Where a position sees one key alone, that of queries and keys is zero too: if it is, but for rounding, beside that
+    of their attention, it is measured by that.
     """
     sizes: dict[str, float] = {}
     for name, value in expected.items():
         module = name.rpartition(".")[0]
-        sizes[module] = max(sizes.get(module, 0.0), _size(value))
-    return _worst_first(
-        {name: _error(found.get(name), value, sizes[name.rpartition(".")[0]]) for name, value in expected.items()}
-    )
+        for holder in (module, _attention(module)):
+            sizes[holder] = max(sizes.get(holder, 0.0), _size(value))
+    measures = {}
+    for name in expected:
+        module = name.rpartition(".")[0]
+        own, whole = sizes[module], sizes[_attention(module)]
+        measures[name] = whole if own < 1e-14 * whole else own
+    return _worst_first({name: _error(found.get(name), value, measures[name]) for name, value in expected.items()})
+
+
+def _attention(module: str) -> str:
+    """Return the attention that a map to queries, keys or values belongs to; any other module is its own."""
+    owner, _, last = module.rpartition(".")
+    return owner if last in ("query", "key", "value") else module
 
 
 def assert_close(errors: Mapping[str, float], tolerance: float) -> None:

@@ -161,8 +161,33 @@ def _convbert(draw: _Draw) -> dict[str, Any]:
     }
 
 
+def _rembert(draw: _Draw) -> dict[str, Any]:
+    from isobert.core.config import ACTIVATIONS
+
+    heads = draw("num_attention_heads", 1, 2, 3)
+    words = draw("input_embedding_size", 8, 11, 24)
+    tied = draw("tie_word_embeddings", True, False)
+    is_decoder = draw("is_decoder", True, False)
+    return {
+        "num_attention_heads": heads,
+        "hidden_size": draw.multiple("hidden_size", heads, 8, 9, 12),
+        "input_embedding_size": words,
+        "tie_word_embeddings": tied,
+        "output_embedding_size": draw("output_embedding_size", *([words] if tied else [9, 17, 30])),
+        "is_decoder": is_decoder,
+        "add_cross_attention": draw("add_cross_attention", True, False) and is_decoder,
+        "classifier_dropout_prob": 0.4,
+        "intermediate_size": draw("intermediate_size", 9, 14, 20),
+        "hidden_act": draw("hidden_act", *ACTIVATIONS),
+        "num_hidden_layers": draw("num_hidden_layers", 1, 2, 3),
+        "max_position_embeddings": draw("max_position_embeddings", 12, 19),
+        "type_vocab_size": draw("type_vocab_size", 2, 3),
+    }
+
+
 _FAMILIES: dict[str, tuple[Callable[[_Draw], dict[str, Any]], str]] = {
     "convbert": (_convbert, "ConvBertConfig"),
     "mobilebert": (_mobilebert, "MobileBertConfig"),
+    "rembert": (_rembert, "RemBertConfig"),
     "squeezebert": (_squeezebert, "SqueezeBertConfig"),
 }

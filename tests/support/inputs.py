@@ -66,6 +66,11 @@ def random_inputs(
     if position_ids:
         order = random.permuted(np.tile(np.arange(config.max_position_embeddings), (rows, 1)), axis=1)
         inputs["position_ids"] = order[:, :length].reshape(shape)
+    if getattr(config, "add_cross_attention", False) and head in ("Model", "ForCausalLM"):
+        # Longer than the text, so that the two lengths are told apart.
+        inputs["encoder_hidden_states"] = random.normal(size=(batch, length + 2, config.hidden_size))
+        inputs["encoder_attention_mask"] = (random.random((batch, length + 2)) < 0.7).astype(np.int64)
+        inputs["encoder_attention_mask"][:, 0] = 1
     if labels:
         inputs |= _labels(config, head, random, mask, batch, choices)
     return inputs
@@ -89,6 +94,11 @@ def _labels(config: Any, head: str, random: np.random.Generator, mask: np.ndarra
         return {"labels": of_tokens(config.vocab_size), "next_sentence_label": of_rows(2, ignored=True)}
     if head == "ForMaskedLM":
         return {"labels": of_tokens(config.vocab_size)}
+    if head == "ForCausalLM":
+        found = of_tokens(config.vocab_size)
+        # The first position's label is of no text before it, so it does not count.
+        found[0, 1:2] = random.integers(0, config.vocab_size)
+        return {"labels": found}
     if head == "ForTokenClassification":
         return {"labels": of_tokens(config.num_labels)}
     if head == "ForNextSentencePrediction":

@@ -34,6 +34,10 @@ SWITCHES: dict[str, dict[str, set[Any]]] = {
         "summary_activation": {None, "tanh"},
         "mask_padding": {True, False},
     },
+    "rembert": {
+        "is_decoder": {True, False},
+        "add_cross_attention": {True, False},
+    },
     "squeezebert": {field: {1, 2, 3} for field in GROUPS},
 }
 COMMON_SWITCHES = {

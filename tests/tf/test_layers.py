@@ -12,7 +12,9 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from isobert.conversion.formats.base import aligned, aligned_empty
 from isobert.core.config import ACTIVATIONS
+from isobert.tf import layers
 from isobert.tf.attention import AttentionMask, SelfAttention, attend, padded_positions
 from isobert.tf.layers import (
     AddNorm,
@@ -24,6 +26,7 @@ from isobert.tf.layers import (
     LayerNorm,
     NoNorm,
     activation,
+    adopted,
     normalization,
     resized,
 )
@@ -95,6 +98,35 @@ def test_new_dense_weights_have_the_deviation_asked_for_and_stay_within_two() ->
     assert kernel.std() == pytest.approx(0.08796, rel=0.01)
     assert 0.19 < np.abs(kernel).max() <= 0.2
     assert not ops.convert_to_numpy(dense.bias).any()
+
+
+def test_what_is_drawn_in_parts_is_as_if_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "_DRAWN_AT_ONCE", 700)  # two rows of 300, and the last one alone
+    dense = Dense(301, 300, std=0.1)
+    dense.build()
+    kernel = ops.convert_to_numpy(dense.kernel)
+    assert len(np.unique(kernel)) > 0.99 * kernel.size  # no part is drawn twice
+    assert kernel.std(axis=1) == pytest.approx(0.08796, rel=0.25)
+    assert 0.19 < np.abs(kernel).max() <= 0.2
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("shape", [(5, 3), (0, 3), (3, 0)])
+def test_a_tensor_that_adopts_an_array_has_its_numbers(dtype: str, shape: tuple[int, ...]) -> None:
+    array = aligned_empty(shape, np.dtype(dtype))
+    array[...] = np.arange(array.size).reshape(shape)
+    tensor = adopted(array)
+    assert keras.backend.standardize_dtype(tensor.dtype) == dtype
+    assert np.array_equal(ops.convert_to_numpy(tensor), np.arange(array.size).reshape(shape))
+
+
+def test_a_variable_that_adopted_an_array_is_trained_as_any_other() -> None:
+    table = Embedding(5, 4, std=0.1)
+    table.build()
+    table.embeddings.assign(adopted(aligned(np.ones((5, 4)), np.dtype(np.float32))))
+    for _ in range(2):
+        table.embeddings.assign_add(np.ones((5, 4)))
+    assert np.array_equal(ops.convert_to_numpy(table.embeddings), np.full((5, 4), 3.0))
 
 
 def test_a_new_embedding_has_a_padding_row_of_zeros_that_a_look_up_does_not_train() -> None:

@@ -47,6 +47,32 @@ def test_a_saved_model_opens_again_bit_for_bit(
     assert_same_parameters(opened, values(model))
 
 
+def test_nothing_is_drawn_that_the_checkpoint_has(make_model: Make, tmp_path: Path, monkeypatch: Any) -> None:
+    make_model("mobilebert", "Model").save_pretrained(tmp_path)
+    drawn: list[tuple[int, ...]] = []
+    draw = keras.initializers.TruncatedNormal.__call__
+
+    def spy(self: Any, shape: tuple[int, ...], dtype: Any = None) -> Any:
+        drawn.append(tuple(shape))
+        return draw(self, shape, dtype)
+
+    monkeypatch.setattr(keras.initializers.TruncatedNormal, "__call__", spy)
+    model = TFMobileBertForTokenClassification.from_pretrained(tmp_path)
+    assert drawn == [tuple(model.classifier.kernel.shape)]
+
+
+def test_after_a_checkpoint_that_cannot_be_read_another_opens(make_model: Make, tmp_path: Path) -> None:
+    model = make_model("mobilebert", "Model")
+    model.save_pretrained(tmp_path / "good")
+    model.save_pretrained(tmp_path / "bad")
+    file = tmp_path / "bad" / "model.safetensors"
+    for damage in (lambda data: data.replace(b'"F64"', b'"C64"'), lambda data: data[:-1]):
+        file.write_bytes(damage(file.read_bytes()))
+        with pytest.raises(CheckpointError):
+            TFMobileBertModel.from_pretrained(tmp_path / "bad")
+        assert_same_parameters(TFMobileBertModel.from_pretrained(tmp_path / "good", dtype="float64"), values(model))
+
+
 @pytest.mark.parametrize("form", ["safetensors", "torch-bin"])
 @pytest.mark.parametrize("max_shard_size", ["5GB", 2000])
 def test_every_form_and_shards_open(form: str, max_shard_size: Any, make_model: Make, tmp_path: Path) -> None:
@@ -238,10 +264,11 @@ def test_new_weights_are_the_same_for_the_same_seed_and_of_the_configs_deviation
 def test_a_trace_is_what_the_model_computes(family: str, head: str, make_model: Make, make_inputs: Make) -> None:
     model = make_model(family, head, 6)
     inputs = make_inputs(model)
-    out = model(inputs, output_hidden_states=True, output_attentions=True)
+    scores = {} if model.get_lm_head() is None else {"output_logits": True}
+    out = model(inputs, output_hidden_states=True, output_attentions=True, **scores)
     expected = {name: value for name, value in out.items() if not isinstance(value, tuple) and name != "loss"}
-    for name in ("hidden_states", "attentions"):
-        expected |= {f"{name}.{i}": value for i, value in enumerate(out[name])}
+    for name in ("hidden_states", "attentions", "cross_attentions"):
+        expected |= {f"{name}.{i}": value for i, value in enumerate(out.get(name) or ())}
     trace = model.trace(inputs)
     assert set(trace.outputs) == set(expected)
     for name, value in expected.items():

@@ -13,12 +13,14 @@ from keras import ops
 
 from isobert import TFMobileBertModel
 from isobert.conversion.names import hub_shape
-from isobert.core.registry import model_class
+from isobert.core.registry import FAMILIES, model_class
 from isobert.errors import ConfigError
 from isobert.tf.losses import cross_entropy
 from support.configs import CONFIG_SEEDS, attention_heads, random_config
 
 Make = Callable[..., Any]
+
+LM_HEADS = [(f, h) for f, entry in FAMILIES.items() for h in entry.heads if h in ("ForMaskedLM", "ForPreTraining")]
 
 
 def assert_same_outputs(found: Any, expected: Any, tolerance: float = 1e-11) -> None:
@@ -197,13 +199,35 @@ def test_both_labels_of_pretraining_are_needed_for_a_loss_and_it_is_their_sum(
 ) -> None:
     model = make_model("mobilebert", "ForPreTraining")
     inputs = make_inputs(model)
-    out = model(inputs)
+    out = model(inputs, output_logits=True)
     expected = cross_entropy(out.prediction_logits, inputs["labels"]) + cross_entropy(
         out.seq_relationship_logits, inputs["next_sentence_label"]
     )
     assert float(out.loss) == pytest.approx(float(expected), rel=1e-12)
     del inputs["labels"]
     assert model(inputs).loss is None
+
+
+@pytest.mark.parametrize(("kind", "task"), LM_HEADS)
+def test_a_loss_of_words_comes_without_their_scores_unless_these_are_asked_for(
+    kind: str, task: str, make_model: Make, make_inputs: Make
+) -> None:
+    model = make_model(kind, task, 1)
+    name = "prediction_logits" if task == "ForPreTraining" else "logits"
+    labelled, bare = make_inputs(model), make_inputs(model, labels=False)
+    out = model(labelled, output_logits=True)
+    without = model(labelled)
+    assert name in out
+    assert name not in without
+    assert float(without.loss) == pytest.approx(float(out.loss), rel=1e-12)
+    np.testing.assert_allclose(model(bare)[name], out[name])
+    assert name not in model(bare, output_logits=False)
+    if task == "ForMaskedLM":
+        assert float(out.loss) == pytest.approx(float(cross_entropy(out.logits, labelled["labels"])), rel=1e-12)
+    # A loss or metrics that `compile` is given are computed from scores.
+    for given in ({"metrics": ["accuracy"]}, {"loss": "sparse_categorical_crossentropy"}):
+        model.compile("sgd", **({k: {name: v} for k, v in given.items()} if task == "ForPreTraining" else given))
+        assert name in model(labelled)
 
 
 def test_next_sentence_labels_have_two_names(make_model: Make, make_inputs: Make) -> None:
