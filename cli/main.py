@@ -140,6 +140,40 @@ def convert(
 
 
 @app.command()
+def trim(
+    source: Annotated[str, typer.Argument(metavar="SRC", help="A folder with a RemBERT checkpoint, or a Hub name.")],
+    destination: Annotated[
+        Path, typer.Argument(metavar="DST", help="The new folder. It appears only when everything is in it.")
+    ],
+    text: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="FILE", help="UTF-8 text whose pieces are to stay, one text a line; give the option once a file."
+        ),
+    ],
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify/--no-verify",
+            help="Open both checkpoints and compare their outputs on the first 8 lines, up to 128 tokens each, if a "
+            "framework is installed.",
+        ),
+    ] = True,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace DST if it exists and holds nothing but a checkpoint.")
+    ] = False,
+) -> None:
+    """Leave out of a RemBERT's vocabulary, and of its tables of words, what your text does not use.
+
+    Every line is cut into the same pieces as before, and the model computes the same from them; both are checked
+    before DST appears.
+    """
+    from .trim import run_trim
+
+    run_trim(source, destination, text, force=force, verify=verify)
+
+
+@app.command()
 def verify(
     a: Annotated[str, typer.Argument(metavar="A", help="A folder with a checkpoint, or a Hub name.")],
     b: Annotated[
