@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 PACKAGE := __init__.py errors.py core tokenization conversion pt tf cli
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-full lint format oracle bench clean
+.PHONY: help install demo test test-full lint format oracle bench bench-memory clean
 
 help:
 	@echo 'make install    the environment alone, in $(VENV)'
@@ -17,6 +17,7 @@ help:
 	@echo 'make format     let ruff rewrite the code'
 	@echo 'make oracle     compute the oracle fixtures anew with transformers 4.57.6, in .peers'
 	@echo 'make bench      a forward pass beside transformers 5 and 4.57.6, in .peers-5 and .peers; BENCH holds options'
+	@echo 'make bench-memory  creating, saving and opening a full-size RemBERT, beside the same; BENCH holds options'
 	@echo 'make clean      remove everything that make created'
 
 install: $(INSTALLED)
@@ -65,6 +66,10 @@ oracle: .peers/.installed
 # On an idle machine. BENCH='--families convbert --rounds 5' asks for less; docs/benchmarks.md tells what is measured.
 bench: $(INSTALLED) .peers/.installed .peers-5/.installed
 	$(BIN)/python benchmarks/forward.py --json benchmarks/results/forward.json $(BENCH)
+
+# Full-size RemBERT, one process at a time: 16 GB of free memory, and 5 GB of disk in the folder of temporary files.
+bench-memory: $(INSTALLED) .peers/.installed .peers-5/.installed
+	$(BIN)/python benchmarks/memory.py --json benchmarks/results/memory.json $(BENCH)
 
 .peers-5/.installed:
 	$(PYTHON) -m venv .peers-5

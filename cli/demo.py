@@ -18,7 +18,8 @@ from ..core.auto import config_class
 from ..core.hub import write_json
 from ..core.registry import family_of, model_class, tokenizer_class
 from ..errors import InputError, MissingDependencyError
-from ..tokenization.train import train_wordpiece
+from ..tokenization.train import train_unigram, train_wordpiece
+from ..tokenization.unigram_tokenizers import UnigramTokenizerFast
 from .passages import Passages, read_language_reference, read_text_files, split_into_passages
 from .quiet import start_keras
 from .training import Arrays, History, KerasTrainer, PyTorchTrainer
@@ -60,6 +61,20 @@ SMALL: dict[str, dict[str, Any]] = {
         "num_groups": 2,
         "max_position_embeddings": 128,
         "pad_token_id": 0,
+    },
+    "rembert": {
+        "hidden_size": 128,
+        "input_embedding_size": 64,
+        "output_embedding_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 256,
+        "max_position_embeddings": 128,
+        "hidden_dropout_prob": 0.1,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        # As SqueezeBERT's: narrower, so wider weights.
+        "initializer_range": 0.05,
     },
 }
 
@@ -228,10 +243,13 @@ def _read(options: DemoOptions, console: Console) -> Passages:
 
 
 def _train_tokenizer(passages: Passages, options: DemoOptions, console: Console) -> Any:
-    """Train a WordPiece vocabulary on the training passages and return the family's fast tokenizer for it."""
-    vocabulary = train_wordpiece([text for text, _ in passages.train], vocab_size=options.vocab_size)
-    tokenizer = tokenizer_class(options.family, fast=True)(vocab=vocabulary)
-    console.print(f"a vocabulary of {len(vocabulary)} pieces, trained on them")
+    """Train the family's kind of vocabulary on the training passages and return its fast tokenizer for it."""
+    texts, kind = [text for text, _ in passages.train], tokenizer_class(options.family, fast=True)
+    if issubclass(kind, UnigramTokenizerFast):
+        tokenizer = kind(model=train_unigram(texts, options.vocab_size))
+    else:
+        tokenizer = kind(vocab=train_wordpiece(texts, options.vocab_size))
+    console.print(f"a vocabulary of {len(tokenizer)} pieces, trained on them")
     return tokenizer
 
 
@@ -256,7 +274,7 @@ def _new_model(options: DemoOptions, tokenizer: Any, passages: Passages) -> Any:
     if options.layers is not None:
         settings["num_hidden_layers"] = options.layers
     if options.hidden_size is not None:
-        if settings["embedding_size"] == settings["hidden_size"]:
+        if settings.get("embedding_size") == settings["hidden_size"]:
             # Words as wide as the stream stay so: a family may know nothing else.
             settings["embedding_size"] = options.hidden_size
         settings["hidden_size"] = options.hidden_size

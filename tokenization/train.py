@@ -1,15 +1,19 @@
-"""Learning a WordPiece vocabulary from text."""
+"""Learning a WordPiece vocabulary or a Unigram model from text."""
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
+import sentencepiece
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from ..errors import TokenizerError
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+UNIGRAM_SPECIAL_TOKENS = ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
 
 
 def train_wordpiece(
@@ -80,6 +84,78 @@ def train_wordpiece(
     tokenizer.train_from_iterator(_repeated(words), trainer)
     ids = tokenizer.get_vocab()
     return sorted(ids, key=lambda token: ids[token])
+
+
+def train_unigram(texts: Iterable[str], vocab_size: int, *, character_coverage: float = 0.9995) -> bytes:
+    """Return a SentencePiece model of the Unigram kind learned from texts (Kudo 2018, arXiv 1804.10959).
+
+    It begins with `<pad>`, `<unk>`, `[CLS]`, `[SEP]` and `[MASK]`. The same texts and arguments always give the same
+    model.
+
+    Args:
+        texts: the texts to learn from.
+        vocab_size: the size wanted, those five included; fewer pieces come back if the texts hold no more.
+        character_coverage: the share of the texts' characters that are to be pieces; the rarest are left unknown.
+
+    Raises:
+        TokenizerError: `vocab_size` leaves no room for the texts' characters, there is no text, or one is not a string.
+
+    Example:
+        >>> from isobert.tokenization.rembert import RemBertTokenizerFast
+        >>> model = train_unigram(["low lower lowest", "new newer newest"] * 9, vocab_size=30)
+        >>> tokenizer = RemBertTokenizerFast(model=model)
+        >>> tokenizer.convert_ids_to_tokens([0, 1, 2, 3, 4])
+        ['<pad>', '<unk>', '[CLS]', '[SEP]', '[MASK]']
+        >>> tokenizer.decode(tokenizer("newest")["input_ids"], skip_special_tokens=True)
+        'newest'
+    """
+    texts = _checked(texts)
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=vocab_size,
+            hard_vocab_limit=False,
+            character_coverage=character_coverage,
+            # Longer texts would be left out; 10 is the least that it takes.
+            max_sentence_length=max([10, *(len(text.encode()) for text in texts)]),
+            pad_id=0,
+            unk_id=1,
+            bos_id=-1,
+            eos_id=-1,
+            pad_piece=UNIGRAM_SPECIAL_TOKENS[0],
+            unk_piece=UNIGRAM_SPECIAL_TOKENS[1],
+            control_symbols=list(UNIGRAM_SPECIAL_TOKENS[2:]),
+            # More threads would add up the same numbers in another order.
+            num_threads=1,
+            minloglevel=3,
+        )
+    except (RuntimeError, OSError) as error:
+        raise TokenizerError(
+            f"No model of {vocab_size} pieces can be learned from {len(texts)} texts; SentencePiece says: {error}"
+        ) from error
+    return model.getvalue()
+
+
+def _checked(texts: Iterable[str]) -> list[str]:
+    """Return texts as a list.
+
+    Raises:
+        TokenizerError: they are one string, or one of them is no string of valid Unicode.
+    """
+    if isinstance(texts, str):
+        raise TokenizerError("texts is one string; it must be a list or another iterable of texts.")
+    found = list(texts)
+    for index, text in enumerate(found):
+        try:
+            text.encode()
+        except (AttributeError, UnicodeEncodeError) as error:
+            raise TokenizerError(
+                f"Text {index} is {text!r:.60} ({type(text).__name__}); it must be a string of valid Unicode."
+            ) from error
+    return found
 
 
 def _count_words(texts: Iterable[str], normalizer: normalizers.Normalizer) -> Counter[str]:
