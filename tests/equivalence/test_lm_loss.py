@@ -19,7 +19,6 @@ from isobert.pt.losses import cross_entropy
 from isobert.pt.projection import Projection, projected_cross_entropy
 from isobert.tf.projection import Projection as TFProjection
 from isobert.tf.projection import projected_cross_entropy as tf_projected_cross_entropy
-
 from support.compare import TOLERANCES, assert_close, relative_errors
 
 NAMES = ("hidden", "table", "bias", "rest")
