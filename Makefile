@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 PACKAGE := __init__.py errors.py core tokenization conversion pt tf cli
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-full lint format oracle bench bench-memory clean
+.PHONY: help install demo test test-full lint format oracle bench bench-memory bench-lm-head clean
 
 help:
 	@echo 'make install    the environment alone, in $(VENV)'
@@ -18,6 +18,7 @@ help:
 	@echo 'make oracle     compute the oracle fixtures anew with transformers 4.57.6, in .peers'
 	@echo 'make bench      a forward pass beside transformers 5 and 4.57.6, in .peers-5 and .peers; BENCH holds options'
 	@echo 'make bench-memory  creating, saving and opening a full-size RemBERT, beside the same; BENCH holds options'
+	@echo 'make bench-lm-head  a training step of the part of RemBERT that scores words, beside the same; BENCH holds options'
 	@echo 'make clean      remove everything that make created'
 
 install: $(INSTALLED)
@@ -70,6 +71,10 @@ bench: $(INSTALLED) .peers/.installed .peers-5/.installed
 # Full-size RemBERT, one process at a time: 16 GB of free memory, and 5 GB of disk in the folder of temporary files.
 bench-memory: $(INSTALLED) .peers/.installed .peers-5/.installed
 	$(BIN)/python benchmarks/memory.py --json benchmarks/results/memory.json $(BENCH)
+
+# Full-size tables in three processes at once: 16 GB of free memory.
+bench-lm-head: $(INSTALLED) .peers/.installed .peers-5/.installed
+	$(BIN)/python benchmarks/lm_head.py --json benchmarks/results/lm_head.json $(BENCH)
 
 .peers-5/.installed:
 	$(PYTHON) -m venv .peers-5

@@ -111,7 +111,7 @@ class PyTorch:
         return step
 
     def memory(self, step: Callable[[], Any]) -> int | None:
-        return peak_memory(step)
+        return peak_memory(step, times=1)
 
 
 class TensorFlow:
