@@ -141,17 +141,26 @@ def test_half_precision_loses_no_more_than_the_plain_way(dtype: str, rows: int) 
             assert error <= 2 * max(usual[name], float(torch.finfo(kind).eps)), name
 
 
+def test_half_precision_sums_are_not_rounded_with_every_chunk() -> None:
+    random = np.random.default_rng(3)
+    arrays = {"hidden": random.uniform(1, 2, (1, 600, 4)), "table": random.normal(size=(9, 4)), "bias": np.zeros(9)}
+    arrays = {name: torch.tensor(a).bfloat16().double().numpy() for name, a in arrays.items()}
+    case = Case(arrays, random.integers(0, 3, (1, 600)), most_scores=9)  # a position at a time
+    assert_close(relative_errors(in_pytorch(case, "bfloat16"), plain(case)), 2 * torch.finfo(torch.bfloat16).eps)
+
+
 def test_float16_gradients_of_a_scaled_loss_do_not_vanish() -> None:
     random = np.random.default_rng(3)
-    # Over many positions, each slope by a wrong word is below what float16 can hold unless the loss is scaled.
-    arrays = {"hidden": random.normal(size=(1, 2000, 4)), "table": random.normal(size=(600, 4)), "bias": np.zeros(600)}
+    # Right words are nearly certain, so that the slopes by the others are far below what float16 can hold.
+    arrays = {"hidden": random.normal(size=(1, 500, 4)), "table": 0.3 * random.normal(size=(20, 4))}
+    arrays |= {"bias": 12.0 * (np.arange(20) == 5)}
     arrays = {name: a.astype(np.float16).astype(np.float64) for name, a in arrays.items()}
-    case = Case(arrays, np.full((1, 2000), 5), most_scores=2**26)
+    case = Case(arrays, np.full((1, 500), 5), most_scores=2**26)
     exact = plain(case)
     for found in (in_pytorch(case, "float16", 4096.0), in_keras(case, "float16", "graph", 4096.0)):
         others = {name: np.delete(found[name], 5, axis=0) for name in ("table", "bias")}
         expected = {name: np.delete(exact[name], 5, axis=0) for name in others}
-        assert_close(relative_errors(others, expected), 1e-2)
+        assert_close(relative_errors(others, expected), 2e-2)
 
 
 def test_the_loss_scales_its_slopes_in_place_of_a_copy() -> None:
@@ -316,9 +325,11 @@ def test_a_step_in_pytorch_needs_little_more_room_than_its_results(scale: float)
     assert peak < 8 * case.labels.size * WIDE / 4
 
 
-@pytest.mark.parametrize("how", ["graph", "xla"])
-def test_no_array_of_a_keras_step_is_as_wide_as_all_scores(how: str) -> None:
+@pytest.mark.parametrize(("how", "rows"), [("graph", 20), ("xla", 20), ("graph", 120)])
+def test_no_array_of_a_keras_step_is_as_wide_as_all_scores(how: str, rows: int) -> None:
     case = wide_case()
+    # However many there may be at once, a chunk is no more than 3/16 of the 640 positions.
+    case.most_scores = 20 * WIDE if rows == 20 else 10**9
     given = [tf.constant(array, "float32") for array in case.arrays.values()]
 
     @tf.function(jit_compile=how == "xla", autograph=False)
@@ -337,4 +348,4 @@ def test_no_array_of_a_keras_step_is_as_wide_as_all_scores(how: str) -> None:
         outputs = [tensor for g in graphs for op in g.get_operations() for tensor in op.outputs]
         shapes = [tensor.shape.as_list() for tensor in outputs if tensor.shape.is_fully_defined()]
     largest = max(int(np.prod(shape)) for shape in shapes)
-    assert largest == case.most_scores  # a chunk's scores
+    assert largest == rows * WIDE  # a chunk's scores
