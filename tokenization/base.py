@@ -153,11 +153,10 @@ class PreTrainedTokenizerBase(ModelInputs):
         padding: bool | str = False,
         truncation: bool | str | None = None,
         max_length: int | None = None,
-        stride: int = 0,
+        *,
         is_split_into_words: bool = False,
         pad_to_multiple_of: int | None = None,
         padding_side: str | None = None,
-        *,
         return_attention_mask: bool | None = None,
         return_length: bool = False,
         return_offsets_mapping: bool = False,
@@ -166,6 +165,7 @@ class PreTrainedTokenizerBase(ModelInputs):
         return_tensors: str | None = None,
         return_token_type_ids: bool | None = None,
         split_special_tokens: bool = False,
+        stride: int = 0,
         verbose: bool = True,
     ) -> BatchEncoding:
         """Turn texts into a model's inputs.
