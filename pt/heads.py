@@ -156,6 +156,12 @@ class ForMaskedLM(LabelledModel):
         """Return the mean cross entropy of labels `[batch, length]`."""
         return self.cls["predictions"](encoded.last_hidden_state, labels)
 
+    def answer(self, encoded: ModelOutput, labels: Tensor | None, output_logits: bool | None) -> ModelOutput:
+        """Put together the output of an encoded batch: the loss of its labels, or the scores, or both."""
+        loss = None if labels is None else self.loss_of_words(encoded, labels)
+        scores = {"logits": self.logits(encoded)} if self.is_to_score(output_logits, loss) else {}
+        return self.respond(encoded, loss, **scores)
+
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -178,9 +184,7 @@ class ForMaskedLM(LabelledModel):
         """
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
         encoded = self.base_model(*inputs, output_attentions, output_hidden_states)
-        loss = None if labels is None else self.loss_of_words(encoded, labels)
-        scores = {"logits": self.logits(encoded)} if self.is_to_score(output_logits, loss) else {}
-        return self.respond(encoded, loss, **scores)
+        return self.answer(encoded, labels, output_logits)
 
 
 def next_labels(labels: Tensor) -> Tensor:
@@ -265,9 +269,7 @@ class ForCausalLM(GenerationMixin, ForMaskedLM):
             past_key_values,
             use_cache,
         )
-        loss = None if labels is None else self.loss_of_words(encoded, labels)
-        scores = {"logits": self.logits(encoded)} if self.is_to_score(output_logits, loss) else {}
-        return self.respond(encoded, loss, **scores)
+        return self.answer(encoded, labels, output_logits)
 
 
 class ForNextSentencePrediction(LabelledModel):

@@ -177,6 +177,12 @@ class ForMaskedLM(LabelledModel):
         """Return the mean cross entropy of labels `[batch, length]`."""
         return self.cls.predictions(encoded.last_hidden_state, labels=labels)
 
+    def answer(self, encoded: ModelOutput, labels: Any, output_logits: bool | None) -> ModelOutput:
+        """Put together the output of an encoded batch: the loss of its labels, or the scores, or both."""
+        loss = None if labels is None else self.loss_of_words(encoded, labels)
+        scores = {"logits": self.logits(encoded)} if self.is_to_score(output_logits, loss) else {}
+        return self.respond(encoded, loss, **scores)
+
     def call(  # type: ignore[override]
         self,
         input_ids: Any = None,
@@ -202,9 +208,7 @@ class ForMaskedLM(LabelledModel):
         encoded = self.base_model(
             *inputs, output_attentions=output_attentions, output_hidden_states=output_hidden_states, training=training
         )
-        loss = None if labels is None else self.loss_of_words(encoded, labels)
-        scores = {"logits": self.logits(encoded)} if self.is_to_score(output_logits, loss) else {}
-        return self.respond(encoded, loss, **scores)
+        return self.answer(encoded, labels, output_logits)
 
 
 def next_labels(labels: Any) -> Any:
@@ -298,9 +302,7 @@ class ForCausalLM(GenerationMixin, ForMaskedLM):
             use_cache=use_cache,
             training=training,
         )
-        loss = None if labels is None else self.loss_of_words(encoded, labels)
-        scores = {"logits": self.logits(encoded)} if self.is_to_score(output_logits, loss) else {}
-        return self.respond(encoded, loss, **scores)
+        return self.answer(encoded, labels, output_logits)
 
 
 class ForNextSentencePrediction(LabelledModel):
