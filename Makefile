@@ -6,19 +6,21 @@ INSTALLED := $(VENV)/.installed
 PACKAGE := __init__.py errors.py core tokenization conversion pt tf cli
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-full lint format oracle bench bench-memory bench-lm-head clean
+.PHONY: help install demo test test-full test-peers lint format oracle bench bench-memory bench-lm-head bench-convert clean
 
 help:
 	@echo 'make install    the environment alone, in $(VENV)'
 	@echo 'make demo       the main job on real text, results in isobert-demo/'
 	@echo 'make test       the tests'
 	@echo 'make test-full  the tests and their slower continuation'
+	@echo 'make test-peers checkpoints of isobert opened by transformers 4.57.6, in .peers, and the reverse'
 	@echo 'make lint       ruff, mypy, import-linter'
 	@echo 'make format     let ruff rewrite the code'
 	@echo 'make oracle     compute the oracle fixtures anew with transformers 4.57.6, in .peers'
 	@echo 'make bench      a forward pass beside transformers 5 and 4.57.6, in .peers-5 and .peers; BENCH holds options'
 	@echo 'make bench-memory  creating, saving and opening a full-size RemBERT, beside the same; BENCH holds options'
 	@echo 'make bench-lm-head  a training step of the part of RemBERT that scores words, beside the same; BENCH holds options'
+	@echo 'make bench-convert  converting a full-size RemBERT, beside a copy of the file and the same; BENCH holds options'
 	@echo 'make clean      remove everything that make created'
 
 install: $(INSTALLED)
@@ -36,10 +38,13 @@ demo: $(INSTALLED)
 	$(BIN)/isobert demo --output isobert-demo
 
 test: $(INSTALLED)
-	$(PYTEST) -n 2 -m 'not slow'
+	$(PYTEST) -n 2 -m 'not slow and not peers'
 
 test-full: $(INSTALLED)
-	$(PYTEST) -n 2
+	$(PYTEST) -n 2 -m 'not peers'
+
+test-peers: $(INSTALLED) .peers/.installed
+	$(PYTEST) -m peers tests/peers
 
 # mypy names modules by folder, and a clone's folder may be called anything: links give it the package's name.
 lint: $(INSTALLED)
@@ -56,6 +61,8 @@ format: $(INSTALLED)
 # The peer has an environment of its own; the tests read what it computed and never need it.
 oracle: .peers/.installed
 	TF_USE_LEGACY_KERAS=1 PYTHONPATH=tests .peers/bin/python tests/oracle/make_fixtures.py
+	TF_USE_LEGACY_KERAS=1 PYTHONPATH=tests .peers/bin/python tests/oracle/make_h5.py
+	.peers/bin/python tests/oracle/make_parameter_orders.py
 	.peers/bin/python tests/tokenization/make_oracle.py
 
 .peers/.installed:
@@ -75,6 +82,10 @@ bench-memory: $(INSTALLED) .peers/.installed .peers-5/.installed
 # Full-size tables in three processes at once: 16 GB of free memory.
 bench-lm-head: $(INSTALLED) .peers/.installed .peers-5/.installed
 	$(BIN)/python benchmarks/lm_head.py --json benchmarks/results/lm_head.json $(BENCH)
+
+# Full size again: 5 GB of free memory for the peer, and 8 GB of disk in the folder of temporary files.
+bench-convert: $(INSTALLED) .peers/.installed
+	$(BIN)/python benchmarks/convert.py --json benchmarks/results/convert.json $(BENCH)
 
 .peers-5/.installed:
 	$(PYTHON) -m venv .peers-5

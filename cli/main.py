@@ -62,6 +62,9 @@ class FormName(StrEnum):
 
     safetensors = "safetensors"
     torch_bin = "torch-bin"
+    transformers_h5 = "transformers-h5"
+    keras = "keras"
+    keras_weights = "keras-weights"
 
 
 CheckpointArgument = Annotated[
@@ -111,7 +114,14 @@ def info(
 
 @app.command()
 def convert(
-    source: Annotated[str, typer.Argument(metavar="SRC", help="A folder with a checkpoint, or a Hub name.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC",
+            help="A folder with a checkpoint of any form, TensorFlow 1 included, or one file of it, or a Hub name. "
+            "Its content tells its form.",
+        ),
+    ],
     destination: Annotated[
         Path, typer.Argument(metavar="DST", help="The new folder. It appears only when everything is in it.")
     ],
@@ -119,9 +129,18 @@ def convert(
         FormName,
         typer.Option(
             help="[cyan]safetensors[/cyan]: the form that both frameworks open. [cyan]torch-bin[/cyan]: "
-            "pytorch_model.bin, for readers that know nothing newer."
+            "pytorch_model.bin, for readers that know nothing newer. [cyan]transformers-h5[/cyan]: tf_model.h5, for "
+            "the TensorFlow classes of transformers 4. [cyan]keras[/cyan]: model.keras. [cyan]keras-weights[/cyan]: "
+            "model.weights.h5."
         ),
     ] = FormName.safetensors,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            help="Write this model, such as [cyan]ForMaskedLM[/cyan], or [cyan]Model[/cyan], the bare encoder; what is "
+            "no part of it is left out. By default what is there."
+        ),
+    ] = None,
     dtype: Annotated[
         Dtype | None,
         typer.Option(help="Cast floating tensors to this; the largest rounding error is reported. By default kept."),
@@ -132,11 +151,32 @@ def convert(
     force: Annotated[
         bool, typer.Option("--force", help="Replace DST if it exists and holds nothing but a checkpoint.")
     ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Open both as models before DST appears, in PyTorch and in Keras where both are installed, and "
+            "compare their outputs. Without it the tensors alone are read back and compared.",
+        ),
+    ] = False,
 ) -> None:
-    """Write a checkpoint in another form, dtype or number of shards; config and tokenizer files go along."""
+    """Write a checkpoint in another form, dtype or number of shards; config and tokenizer files go along.
+
+    Every tensor is written, repeats another, or is named with the reason why it was left out. One tensor at a time is
+    in memory, however large the checkpoint is.
+    """
     from .convert import run_convert
 
-    run_convert(source, destination, to=to.value, dtype=dtype, max_shard_size=max_shard_size, force=force)
+    run_convert(
+        source,
+        destination,
+        to=to.value,
+        dtype=dtype,
+        head=head,
+        max_shard_size=max_shard_size,
+        force=force,
+        verified=verify,
+    )
 
 
 @app.command()

@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -15,9 +15,12 @@ import numpy as np
 
 from ..core.hub import make_folder, read_json, resolve_file, write_json
 from ..errors import CheckpointError, CheckpointNotFoundError, InputError
-from .formats import FORMS, Form, LazyTensor, TensorFile, TensorLike, form_of
+from .formats import FORMS, About, Form, LazyTensor, TensorFile, TensorLike, form_of, recognised, writable_forms
 from .formats.base import byte_size
+from .formats.foreign import ForeignFile
+from .formats.tf1_config import hub_config
 from .matching import LoadPlan, LoadReport, match_tensors
+from .shards import check_shards, parse_size, read_index, split_by_size
 
 __all__ = [
     "Checkpoint",
@@ -26,7 +29,6 @@ __all__ = [
     "LoadReport",
     "match_tensors",
     "open_checkpoint",
-    "parse_size",
     "write_checkpoint",
 ]
 
@@ -41,13 +43,20 @@ class Checkpoint:
     Attributes:
         form: the form's name, such as "safetensors".
         files: the files that hold the tensors, in order.
+        config: the content of its config, in the Hub's keys; None if there is none.
+        left_out: tensors of a foreign form that have no place on the Hub, each with the reason.
+        foreign_names: what a foreign form calls each tensor, by the Hub's name.
     """
 
-    def __init__(self, form: str, files: Mapping[Path, TensorFile]) -> None:
+    def __init__(self, form: str, files: Mapping[Path, TensorFile], config: dict[str, Any] | None = None) -> None:
         self.form = form
         self.files = tuple(files)
         self._holders = {name: file for file in files.values() for name in file.names()}
         self._open = tuple(files.values())
+        foreign = [file for file in self._open if isinstance(file, ForeignFile)]
+        self.config = config or next((file.config for file in foreign if file.config is not None), None)
+        self.left_out = {name: reason for file in foreign for name, reason in file.left_out.items()}
+        self.foreign_names = {name: told for file in foreign for name, told in file.foreign_names.items()}
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -83,6 +92,15 @@ class Checkpoint:
         """
         return self._holder(name).read(name)
 
+    def check(self) -> None:
+        """Read through the files and compare the checksums that their forms keep.
+
+        Raises:
+            CheckpointError: one differs from its content.
+        """
+        for file in self._open:
+            file.check()
+
     def close(self) -> None:
         """Let go of the files."""
         for file in self._open:
@@ -96,15 +114,15 @@ class Checkpoint:
 
 
 def open_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
-    """Open the checkpoint of a folder or of a Hub repository.
+    """Open the checkpoint of a folder or of a Hub repository, or one file of a checkpoint in a single file.
 
-    Looked for, in this order: `model.safetensors`, its shards by `model.safetensors.index.json`, `pytorch_model.bin`,
-    its shards by `pytorch_model.bin.index.json`.
+    A form's own file names are looked for first, in the order of `formats.FORMS`, each followed by the index of its
+    shards; then whatever else the folder holds. What a file is, its content says and not its name.
 
     Raises:
-        CheckpointNotFoundError: none of them is there, or a shard is missing.
-        CheckpointError: a file is damaged, or index and shards disagree.
-        MissingDependencyError: the checkpoint is a torch file and torch is not installed.
+        CheckpointNotFoundError: there is none, or a shard is missing.
+        CheckpointError: a file is damaged; index and shards disagree; or several files could be meant.
+        MissingDependencyError: the form needs a framework that is not installed.
 
     Example:
         >>> import tempfile, numpy as np
@@ -114,26 +132,88 @@ def open_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
         ...     print(checkpoint.names(), checkpoint.shape("a"), checkpoint.dtype("a"), checkpoint.read("a"))
         ('a',) (3,) float64 [0. 1. 2.]
     """
+    path = Path(name_or_path).expanduser()
+    tf1_index = Path(f"{path}.index")
+    if path.is_file() or tf1_index.is_file():
+        # TensorFlow calls a checkpoint by its files' name less the suffix.
+        return _open_file(path if path.is_file() else tf1_index, _config_in(path.parent))
+    config = _config_in(name_or_path)
     looked_for = []
     for form in FORMS.values():
+        if not form.file_name:
+            continue
         looked_for += [form.file_name, form.index_name]
         whole = resolve_file(name_or_path, form.file_name, required=False)
         if whole is not None:
-            return Checkpoint(form.name, {whole: form.open(whole)})
+            return _open_file(whole, config, form)
         index = resolve_file(name_or_path, form.index_name, required=False)
         if index is not None:
-            return _open_shards(name_or_path, form, index)
-    folder = Path(name_or_path).expanduser()
-    held = ", ".join(sorted(entry.name for entry in folder.iterdir())) if folder.is_dir() else ""
-    raise CheckpointNotFoundError(
-        f"{name_or_path} holds no checkpoint that isobert opens: none of {', '.join(looked_for)}"
-        + (f" among {held}." if held else ".")
-    )
+            return _open_shards(name_or_path, form, index, config)
+    if not path.is_dir():
+        raise CheckpointNotFoundError(
+            f"{name_or_path} holds no checkpoint that isobert opens: none of {', '.join(looked_for)}."
+        )
+    return _open_file(_found_by_looking(path, looked_for), config)
 
 
-def _open_shards(name_or_path: str | os.PathLike[str], form: Form, index: Path) -> Checkpoint:
+def _config_in(name_or_path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Return the content of the Hub's config of a folder or repository; None if there is none."""
+    path = resolve_file(name_or_path, "config.json", required=False)
+    content = {} if path is None else read_json(path, "config")
+    return content if "model_type" in content else None
+
+
+def _found_by_looking(folder: Path, looked_for: list[str]) -> Path:
+    """Return the one file of a folder that is a checkpoint under a name of its own."""
+    for form in FORMS.values():
+        if form.find is not None and (path := form.find(folder)) is not None:
+            return path
+    files = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
+    found = [path for path in files if recognised(path) is not None]
+    if not found:
+        held = ", ".join(entry.name for entry in sorted(folder.iterdir()))
+        raise CheckpointNotFoundError(
+            f"{folder} holds no checkpoint that isobert opens: none of {', '.join(looked_for)}, and no other file of "
+            f"their forms, among {held or 'nothing'}."
+        )
+    if len(found) > 1:
+        raise CheckpointError(
+            f"{folder} holds several checkpoints: {', '.join(path.name for path in found)}. Name the one that is meant."
+        )
+    return found[0]
+
+
+def _open_file(path: Path, config: dict[str, Any] | None, named: Form | None = None) -> Checkpoint:
+    """Open a file in the form that its content shows, else in that of its name, which tells what is damaged."""
+    form = recognised(path)
+    if form is None:
+        _refuse_stand_in(path)
+        form = named
+    if form is None:
+        raise CheckpointError(f"{path} is damaged, or of no form that isobert opens: {', '.join(FORMS)}.")
+    if config is None and form.name == "tf1":
+        config = hub_config(path.parent, path)
+    return Checkpoint(form.name, {path: form.open(path)}, config)
+
+
+def _refuse_stand_in(path: Path) -> None:
+    """Raise where something else lies under a checkpoint's name, as failed downloads leave it."""
+    with open(path, "rb") as file:
+        begin = file.read(64).lstrip()
+    if begin.startswith(b"version https://git-lfs"):
+        raise CheckpointError(
+            f"{path} is a pointer of Git LFS and not the file itself: fetch that with `git lfs pull`."
+        )
+    if not begin or begin.startswith((b"<!", b"<html")):
+        what = "a web page" if begin else "empty"
+        raise CheckpointError(f"{path} is damaged: it is {what}, and no checkpoint. Fetch it again.")
+
+
+def _open_shards(
+    name_or_path: str | os.PathLike[str], form: Form, index: Path, config: dict[str, Any] | None
+) -> Checkpoint:
     """Open all shards that an index names and hold them to what it says."""
-    where = _read_index(index)
+    where = read_index(index)
     paths: dict[str, Path] = {}
     for shard in dict.fromkeys(where.values()):
         path = resolve_file(name_or_path, shard, required=False)
@@ -142,46 +222,21 @@ def _open_shards(name_or_path: str | os.PathLike[str], form: Form, index: Path) 
     absent = sorted(set(where.values()) - set(paths))
     if absent:
         raise CheckpointNotFoundError(f"{index} names shards that are not there: {', '.join(absent)}.")
+    if form.open_shards is not None:
+        for path in paths.values():
+            _refuse_stand_in(path)
+        return Checkpoint(form.name, dict.fromkeys(paths.values(), form.open_shards(index, where, paths)), config)
     opened: dict[Path, TensorFile] = {}
     try:
         for path in paths.values():
+            _refuse_stand_in(path)
             opened[path] = form.open(path)
-        _check_shards(index, where, {shard: opened[path] for shard, path in paths.items()})
+        check_shards(index, where, {shard: opened[path] for shard, path in paths.items()})
     except BaseException:
         for file in opened.values():
             file.close()
         raise
-    return Checkpoint(form.name, opened)
-
-
-def _read_index(index: Path) -> dict[str, str]:
-    """Return an index's map from a tensor to its shard, each a plain path inside the folder."""
-    where = read_json(index, "index of shards").get("weight_map")
-    if not isinstance(where, dict) or not where or not all(isinstance(shard, str) for shard in where.values()):
-        raise CheckpointError(f"{index}: `weight_map` should map each tensor's name to the name of a shard.")
-    for shard in where.values():
-        path = PurePosixPath(shard)
-        if path.is_absolute() or ".." in path.parts or "\\" in shard or ":" in shard or not path.parts:
-            raise CheckpointError(f"{index} names the shard {shard!r}, which is not a file inside its own folder.")
-    return where
-
-
-def _check_shards(index: Path, where: Mapping[str, str], shards: Mapping[str, TensorFile]) -> None:
-    """Raise when a tensor is not in the shard that the index names, or lies in two."""
-    held = {shard: set(file.names()) for shard, file in shards.items()}
-    lacking = [f"{name} (in {shard})" for name, shard in where.items() if name not in held[shard]]
-    if lacking:
-        raise CheckpointError(f"{index} names tensors that their shards do not hold: {_listed(lacking)}.")
-    seen: dict[str, str] = {}
-    for shard, names in held.items():
-        for name in sorted(names):
-            if name in seen:
-                raise CheckpointError(f"{index}: tensor {name} lies in two shards, {seen[name]} and {shard}.")
-            seen[name] = shard
-
-
-def _listed(items: list[str], most: int = 5) -> str:
-    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+    return Checkpoint(form.name, opened, config)
 
 
 def write_checkpoint(
@@ -189,8 +244,8 @@ def write_checkpoint(
     tensors: Mapping[str, TensorLike],
     *,
     max_shard_size: int | str = "5GB",
-    metadata: Mapping[str, str] | None = None,
     form: str = "safetensors",
+    about: About | None = None,
 ) -> list[Path]:
     """Write tensors as the checkpoint of a folder and return the files that hold them.
 
@@ -201,20 +256,23 @@ def write_checkpoint(
     Args:
         folder: made if need be.
         tensors: NumPy arrays by name, or `LazyTensor`s, which are loaded one at a time.
-        max_shard_size: bytes, or a text such as "5GB" or "500MiB"; a checkpoint above it is written in shards.
-        metadata: a few words for the header of a safetensors file. By default `{"format": "pt"}`, which other readers
-            of the Hub's checkpoints insist on.
-        form: "safetensors" or "torch-bin".
+        max_shard_size: bytes, or a text such as "5GB" or "500MiB"; a checkpoint above it is written in shards, if the
+            form has any.
+        form: its name; see `formats.FORMS`.
+        about: the model, for forms that name it.
 
     Raises:
         CheckpointError: there is nothing to write, a tensor's dtype has no place in the form, the folder is a file, or
             it holds a checkpoint in a form that is read before this one.
-        InputError: the size cannot be understood.
+        InputError: the size cannot be understood, or the form is only read.
         UnknownNameError: no form is called so.
     """
     kind = form_of(form)
-    shards = _split(tensors, parse_size(max_shard_size))
-    if not shards:
+    if kind.write is None:
+        raise InputError(f"the form {form!r} is only read; write one of {', '.join(writable_forms())}.")
+    limit = parse_size(max_shard_size)
+    shards = split_by_size(tensors, limit) if kind.is_native else [dict(tensors)]
+    if not any(shards):
         raise CheckpointError(f"there are no tensors to write to {folder}.")
     target = Path(folder).expanduser()
     make_folder(target)
@@ -223,7 +281,7 @@ def write_checkpoint(
     names = [kind.shard_name(i + 1, len(shards)) for i in range(len(shards))] if len(shards) > 1 else [kind.file_name]
     try:
         for name, shard in zip(names, shards, strict=True):
-            kind.write(staging / name, shard, {"format": "pt"} if metadata is None else metadata)
+            kind.write(staging / name, shard, about or About())
             _flush(staging / name)
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
@@ -244,6 +302,8 @@ def _refuse_hidden(target: Path, form: Form) -> None:
     for other in FORMS.values():
         if other is form:
             return
+        if not other.file_name:
+            continue
         held = next((name for name in (other.file_name, other.index_name) if (target / name).exists()), None)
         if held is not None:
             raise CheckpointError(
@@ -298,38 +358,3 @@ def _flush(path: Path) -> None:
     """Have a finished file on the disk before anything refers to it."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
-
-
-def _split(tensors: Mapping[str, TensorLike], limit: int) -> list[dict[str, TensorLike]]:
-    """Deal tensors, in their order, into shards of at most `limit` bytes; a larger tensor gets a shard of its own."""
-    shards: list[dict[str, Any]] = []
-    filled = 0
-    for name, tensor in tensors.items():
-        size = byte_size(tensor)
-        if not shards or filled + size > limit:
-            shards.append({})
-            filled = 0
-        shards[-1][name] = tensor
-        filled += size
-    return shards
-
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-
-
-def parse_size(size: int | str) -> int:
-    """Return a size in bytes.
-
-    Raises:
-        InputError: it is not a positive number of bytes.
-
-    Example:
-        >>> parse_size("5GB"), parse_size("1.5KiB"), parse_size(300)
-        (5000000000, 1536, 300)
-    """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(size))
-    unit = _UNITS.get(found.group(2).upper()) if found else None
-    count = int(float(found.group(1)) * unit) if found and unit else 0
-    if count < 1:
-        raise InputError(f"size {size!r} is not a positive number of bytes such as 300, '500MB' or '5GiB'.")
-    return count

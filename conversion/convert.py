@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +13,16 @@ import ml_dtypes
 import numpy as np
 
 from ..core.config import DTYPE_KEYS
-from ..core.hub import read_json, resolve_file, write_json
-from ..errors import CheckpointError, InputError
+from ..core.hub import resolve_file, write_json
+from ..errors import CheckpointError, ConfigError, InputError
 from .checkpoint import Checkpoint, open_checkpoint, write_checkpoint
-from .formats import FORMS, LazyTensor, form_of
-from .names import FAMILY_NAMES, FamilyNames
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "sentencepiece.model",
-)
-COMPANIONS = ("config.json", "generation_config.json", *TOKENIZER_FILES)
-"""What goes along with the tensors."""
+from .describe import Judgement, judge
+from .digest import digest_of, digest_of_all
+from .expected import expected_tensors
+from .formats import About, LazyTensor, form_of, writable_forms
+from .names import FAMILY_NAMES, FamilyNames, family_names
+from .report import ConversionReport
+from .target import COMPANIONS, appearing, check_target
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "float64": np.dtype(np.float64),
@@ -44,167 +35,186 @@ Progress = Callable[[str, int, int], None]
 """Called with a tensor's name, the bytes written so far and the bytes in all."""
 
 
-@dataclass
-class ConversionReport:
-    """What a conversion did.
-
-    Attributes:
-        source_form, form: the forms it led from and to.
-        files: the files that hold the tensors now.
-        tensors: how many were written.
-        parameters: how many numbers they hold.
-        dtype: what floating tensors were cast to; None if they kept theirs.
-        rounding: the largest |new - old| relative to its tensor's largest |old|, when casting lost anything.
-        rounded_most: the tensor where that was.
-        renamed: old names brought up to date, by the new name.
-        left_out: tensors that only repeat a tied one, or carry no weights.
-        copied: the files that went along.
-    """
-
-    source_form: str
-    form: str
-    files: tuple[Path, ...] = ()
-    tensors: int = 0
-    parameters: int = 0
-    dtype: str | None = None
-    rounding: float = 0.0
-    rounded_most: str = ""
-    renamed: dict[str, str] = field(default_factory=dict)
-    left_out: tuple[str, ...] = ()
-    copied: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.source_form} to {self.form}: {self.tensors:,} tensors, {self.parameters:,} numbers, "
-            f"{len(self.files)} file{'s' * (len(self.files) > 1)}"
-        ]
-        if self.dtype and self.rounding:
-            lines.append(
-                f"cast to {self.dtype}; the largest rounding error is {self.rounding:.1e} of its tensor's largest "
-                f"value, in {self.rounded_most}"
-            )
-        elif self.dtype:
-            lines.append(f"cast to {self.dtype} without rounding anything")
-        if self.renamed:
-            new, old = next(iter(self.renamed.items()))
-            lines.append(f"{len(self.renamed)} names of an older form brought up to date ({old} is {new} now)")
-        if self.left_out:
-            lines.append(f"left out, since they repeat another tensor or hold no weights: {', '.join(self.left_out)}")
-        lines.append(f"copied along: {', '.join(self.copied) or 'nothing'}")
-        if "config.json" not in self.copied:
-            lines.append("there was no config.json, without which no model can be opened: add one")
-        return "\n".join(lines)
-
-
 def convert(
     src: str | os.PathLike[str],
     dst: str | os.PathLike[str],
     *,
     to: str = "safetensors",
     dtype: str | None = None,
+    head: str | None = None,
     max_shard_size: int | str = "5GB",
     force: bool = False,
+    check: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
 ) -> ConversionReport:
     """Write the checkpoint `src` into a new folder `dst`, in another form, dtype or number of shards.
 
-    Config and tokenizer files go along. Names of older checkpoints are brought up to date. `dst` appears only when
-    everything is in it.
+    Config and tokenizer files go along. Names of older checkpoints are brought up to date. Every tensor is written,
+    repeats a tied one, or is left out with a reason that the report gives. What was written is read back, and its
+    digest compared. `dst` appears only when everything is in it. One tensor at a time is in memory.
 
     Args:
-        src: a folder, or a repository of the Hub.
+        src: a folder, a repository of the Hub, or a file of a checkpoint in one file. Its content tells its form.
         dst: the new folder.
-        to: the form, "safetensors" or "torch-bin".
+        to: the form; see `formats.writable_forms`.
         dtype: what to cast floating tensors to ("float32", "bfloat16", "float16", "float64"); None keeps theirs.
-        max_shard_size: bytes, or a text such as "500MB"; a larger checkpoint is written in shards.
+        head: the model to write, such as "ForMaskedLM"; "Model" is the bare encoder. None takes what the config names
+            if the tensors are there, else what the tensors are. The native forms are written whole unless it is given.
+        max_shard_size: bytes, or a text such as "500MB"; a larger checkpoint is written in shards, if the form has any.
         force: replace `dst` if it exists and holds nothing but a checkpoint.
+        check: called with the finished folder before that gets its name; what it raises keeps it from appearing.
         progress: told of every tensor.
 
     Raises:
-        InputError: `dst` exists and may not be replaced, or the dtype is not known.
+        InputError: `dst` exists and may not be replaced, the dtype is not known, or the form is only read.
         CheckpointNotFoundError: `src` holds no checkpoint.
-        CheckpointError: `src` is damaged, or a number of it lies outside the range of `dtype`.
+        CheckpointError: `src` is damaged, holds a tensor that is none of its family's or of another shape than its
+            config says, or a number outside the range of `dtype`; it has no config and the form needs one; or `dst`
+            could not be written.
     """
+    form = form_of(to)
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"dtype {dtype!r} is not known; known: {', '.join(DTYPES)}.")
-    form_of(to)
+    if form.write is None:
+        raise InputError(f"the form {to!r} is only read; write one of {', '.join(writable_forms())}.")
     target = Path(dst).expanduser()
     if Path(src).expanduser().resolve() == target.resolve():
         raise InputError(f"{dst} is the checkpoint itself; name a new folder.")
     check_target(target, force)
     with open_checkpoint(src) as checkpoint, appearing(target) as staging:
-        report = ConversionReport(checkpoint.form, to, dtype=dtype, copied=_copy_companions(src, staging, dtype))
-        kept = modern_names(checkpoint, _config(staging), report)
-        tensors = _lazy_tensors(checkpoint, kept, dtype, report, progress)
-        files = write_checkpoint(staging, tensors, max_shard_size=max_shard_size, form=to)
+        checkpoint.check()
+        report = ConversionReport(checkpoint.form, to, dtype=dtype, left_out=dict(checkpoint.left_out))
+        judged = judge(checkpoint, head, str(src))
+        if judged is not None and judged.plan.report.missing and head is None and judged.heads_found:
+            # The config names a head that is not there: what is there is written, and the rest told.
+            report.missing = judged.plan.report.missing
+            judged = judge(checkpoint, judged.heads_found[0], str(src))
+        kept = modern_names(checkpoint, checkpoint.config or {}, report)
+        if judged is not None:
+            _account(judged, report, str(src), must_be_whole=not form.is_native)
+            if not (form.is_native and form_of(checkpoint.form).is_native):
+                _refuse_strangers(judged, report, str(src))
+            if head is not None or not form.is_native:
+                kept = _of_model(judged, report, form.is_native)
+        elif head is not None or not form.is_native:
+            raise CheckpointError(f"{src} has no config.json, which says what the tensors belong to: add the model's.")
+        report.copied = _copy_companions(src, staging, checkpoint.config, judged, dtype)
+        digests: dict[str, str] = {}
+        tensors = _lazy_tensors(checkpoint, kept, dtype, report, digests, progress)
+        about = About() if judged is None else About(judged.config, judged.head)
+        files = write_checkpoint(staging, tensors, max_shard_size=max_shard_size, form=to, about=about)
         report.files = tuple(target / file.name for file in files)
         report.tensors = len(tensors)
-        report.parameters = sum(int(np.prod(tensor.shape, dtype=np.int64)) for tensor in tensors.values())
+        report.parameters = sum(prod(tensor.shape) for tensor in tensors.values())
+        report.digest = _read_back(staging, digests, judged)
+        if check is not None:
+            check(staging)
     return report
 
 
-def check_target(target: Path, force: bool) -> None:
-    """Raise when the target exists and may not be replaced: only a folder that is a checkpoint and nothing more may."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if not target.is_dir():
-        raise InputError(f"{target} is a file; name a new folder.")
-    if not force:
-        raise InputError(f"{target} exists and is not empty; name a new folder, or replace it with force (--force).")
-    weights = "|".join(
-        re.escape(form.file_name) + r"(\.index\.json)?|" + re.escape(form.shard_name(0, 0)).replace("00000", r"\d{5}")
-        for form in FORMS.values()
-    )
-    for entry in sorted(target.iterdir()):
-        if entry.is_dir() or not (entry.name in COMPANIONS or re.fullmatch(weights, entry.name)):
-            raise InputError(
-                f"{target} holds {entry.name!r}, which is no part of a checkpoint and would be lost; "
-                "move it away, or name a new folder."
+def _account(judged: Judgement, report: ConversionReport, where: str, must_be_whole: bool) -> None:
+    """Note what the source lacks of its model; raise where a tensor is of another shape, or is needed and missing."""
+    found = judged.plan.report
+    report.model = judged.family.prefix + judged.head
+    report.missing = found.missing or report.missing
+    if found.mismatched:
+        raise CheckpointError(
+            f"{where} holds tensors of other shapes than its config says: {'; '.join(map(str, found.mismatched))}. "
+            "The config is another model's, or was changed: correct it."
+        )
+    if must_be_whole and found.missing:
+        raise CheckpointError(
+            f"{where} lacks {len(found.missing)} tensors of {report.model}: {', '.join(found.missing[:5])}"
+            f"{', ...' if len(found.missing) > 5 else ''}. Name a head that it has (--head), or complete it first."
+        )
+
+
+def _refuse_strangers(judged: Judgement, report: ConversionReport, where: str) -> None:
+    """Raise where a tensor is none of the family's."""
+    table = family_names(judged.family.model_type)
+    known = {name for head in judged.family.heads for name in _names_of(judged.config, head)}
+    tied = dict(table.tied)
+    strangers = []
+    for name in judged.plan.report.unexpected:
+        modern = table.modern(name)
+        if modern in tied and name not in report.left_out:
+            raise CheckpointError(
+                f"{where}: tensor {name} differs from {tied[modern]}, to which the config ties it: set "
+                "tie_word_embeddings to false in config.json, or remove the tensor."
             )
+        if not {modern, f"{table.base_prefix}.{modern}"} & known and name not in report.left_out:
+            strangers.append(name)
+    if strangers:
+        raise CheckpointError(
+            f"{where} holds tensors that are none of {judged.family.prefix}'s: {', '.join(strangers[:5])}"
+            f"{f' and {len(strangers) - 5} more' if len(strangers) > 5 else ''}. Remove them; between safetensors and "
+            "torch-bin alone, every name is kept."
+        )
 
 
-@contextmanager
-def appearing(target: Path) -> Iterator[Path]:
-    """Yield a new folder beside `target` that takes its place on success and vanishes on failure."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    mark = uuid.uuid4().hex
-    staging = target.with_name(f".{target.name}.{mark}")
-    staging.mkdir()
+def _of_model(judged: Judgement, report: ConversionReport, is_native: bool) -> dict[str, str]:
+    """Keep the tensors of the model alone, by the names under which they are written; say so of the others."""
+    unused = (name for name in judged.plan.report.unexpected if name not in report.left_out)
+    report.left_out |= dict.fromkeys(unused, f"since it is no part of {report.model}")
+    # A foreign form names the tensors of a bare encoder as those of a model with a head.
+    prefix = f"{family_names(judged.family.model_type).base_prefix}."
+    added = prefix if judged.head == "Model" and not is_native else ""
+    return {added + name: source for name, source in sorted(judged.plan.sources.items())}
+
+
+def _names_of(config: Any, head: str) -> tuple[str, ...]:
     try:
-        yield staging
-        if target.exists():
-            old = target.with_name(f".{target.name}.{mark}.old")
-            os.rename(target, old)
-            try:
-                os.rename(staging, target)
-            except BaseException:
-                os.rename(old, target)
-                raise
-            shutil.rmtree(old)
-        else:
-            os.rename(staging, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        return tuple(expected_tensors(config, head))
+    except ConfigError:
+        return ()  # the config does not allow this head
 
 
-def _copy_companions(src: str | os.PathLike[str], staging: Path, dtype: str | None) -> tuple[str, ...]:
-    """Copy config and tokenizer files; a config that states the tensors' dtype states the new one."""
+def _read_back(staging: Path, digests: Mapping[str, str], judged: Judgement | None) -> str:
+    """Read what was written, hold it to what was sent, and return the digest of all of it.
+
+    Raises:
+        CheckpointError: a tensor is not what was sent.
+    """
+    prefix = "" if judged is None else f"{family_names(judged.family.model_type).base_prefix}."
+    sent = {name.removeprefix(prefix): digest for name, digest in digests.items()}
+    with open_checkpoint(staging) as written:
+        # A form may hold a tied tensor twice.
+        kept = modern_names(written, written.config or {}, ConversionReport(written.form, written.form))
+        found = {name.removeprefix(prefix): digest_of(name, written.read(held)) for name, held in kept.items()}
+    wrong = sorted(name for name in {*sent, *found} if sent.get(name) != found.get(name))
+    if wrong:
+        raise CheckpointError(
+            f"what was written does not read back as it was sent: {', '.join(wrong[:5])}"
+            f"{', ...' if len(wrong) > 5 else ''}. The disk or the memory may be at fault: try again, elsewhere."
+        )
+    return digest_of_all(found)
+
+
+def _copy_companions(
+    src: str | os.PathLike[str],
+    staging: Path,
+    config: dict[str, Any] | None,
+    judged: Judgement | None,
+    dtype: str | None,
+) -> tuple[str, ...]:
+    """Copy config and tokenizer files; what the config says of the tensors' dtype and model is brought up to date."""
+    path = Path(src).expanduser()
     copied = []
     for name in COMPANIONS:
-        path = resolve_file(src, name, required=False)
-        if path is not None:
-            shutil.copyfile(path, staging / name)
+        found = resolve_file(path.parent if not path.is_dir() and path.parent.is_dir() else src, name, required=False)
+        if found is not None:
+            shutil.copyfile(found, staging / name)
             copied.append(name)
-    config = _config(staging)
-    stated = {key for key in DTYPE_KEYS if isinstance(config.get(key), str)}
-    if dtype is not None and stated:
-        write_json(staging / "config.json", {**config, **dict.fromkeys(stated, dtype)})
-    return tuple(copied)
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    path = folder / "config.json"
-    return read_json(path, "config") if path.is_file() else {}
+    if config is None:
+        return tuple(copied)
+    new = dict(config)
+    if dtype is not None:
+        new |= {key: dtype for key in DTYPE_KEYS if isinstance(config.get(key), str)}
+    if judged is not None and judged.head not in judged.heads_stated:
+        new["architectures"] = [judged.family.prefix + judged.head]
+    if new != config or "config.json" not in copied:
+        write_json(staging / "config.json", new)
+    return tuple(copied) if "config.json" in copied else ("config.json", *copied)
 
 
 def modern_names(checkpoint: Checkpoint, config: Mapping[str, Any], report: ConversionReport) -> dict[str, str]:
@@ -216,14 +226,15 @@ def modern_names(checkpoint: Checkpoint, config: Mapping[str, Any], report: Conv
         if modern in kept:
             raise CheckpointError(f"tensors {kept[modern]} and {name} are both {modern}; remove one of them.")
         kept[modern] = name
-    report.left_out = tuple(name for modern, name in kept.items() if table.is_ignored(modern))
+    report.left_out |= {name: "since it holds no weights" for modern, name in kept.items() if table.is_ignored(modern)}
     for alias, source in table.tied:
         # An untied table that happens to equal its source says something that other readers would miss.
         is_tied = not alias.endswith(".weight") or config.get("tie_word_embeddings", True)
         if alias in kept and source in kept and is_tied and _equal(checkpoint, kept[alias], kept[source]):
-            report.left_out += (kept[alias],)
+            report.left_out[kept[alias]] = f"since it repeats {source}"
     kept = {modern: name for modern, name in kept.items() if name not in report.left_out}
-    report.renamed = {modern: name for modern, name in kept.items() if modern != name}
+    told = {modern: checkpoint.foreign_names.get(name, name) for modern, name in kept.items()}
+    report.renamed = {modern: name for modern, name in told.items() if modern != name}
     return kept
 
 
@@ -238,17 +249,22 @@ def _lazy_tensors(
     kept: Mapping[str, str],
     dtype: str | None,
     report: ConversionReport,
+    digests: dict[str, str],
     progress: Progress | None,
 ) -> dict[str, LazyTensor]:
-    """Describe the tensors to write; each is read, cast and measured when its turn comes."""
+    """Describe the tensors to write; each is read, cast, measured and digested when its turn comes."""
 
     def describe(modern: str, name: str) -> LazyTensor:
         held = numpy_dtype(checkpoint, name)
         wanted = DTYPES[dtype] if dtype is not None and checkpoint.dtype(name) in DTYPES else held
+        if not prod(checkpoint.shape(name)):
+            # There is nothing to write, and so to load.
+            digests[modern] = digest_of(modern, np.empty(checkpoint.shape(name), wanted))
 
         def load() -> np.ndarray:
             array = checkpoint.read(name)
             cast = array if array.dtype == wanted else _cast(modern, array, wanted, report)
+            digests[modern] = digest_of(modern, cast)
             done[0] += cast.nbytes
             if progress is not None:
                 progress(modern, done[0], total)

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ..core.auto import config_class
-from ..core.hub import read_json, resolve_file
+from ..core.hub import resolve_file
 from ..core.registry import FAMILIES, Family, family_of
 from ..errors import CheckpointError
 from .checkpoint import Checkpoint, open_checkpoint
-from .convert import TOKENIZER_FILES
 from .expected import expected_tensors
 from .matching import LoadPlan, LoadReport, match_tensors
 from .names import FamilyNames, family_names
+from .target import TOKENIZER_FILES
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ def describe(name_or_path: str | os.PathLike[str], head: str | None = None) -> D
     tokenizer_files = tuple(
         name for name in TOKENIZER_FILES if resolve_file(name_or_path, name, required=False) is not None
     )
-    config_path = resolve_file(name_or_path, "config.json", required=False)
     with open_checkpoint(name_or_path) as checkpoint:
         files = {path: path.stat().st_size for path in checkpoint.files}
-        if config_path is None:
+        judged = judge(checkpoint, head, str(name_or_path))
+        if judged is None:
             sizes = {name: prod(checkpoint.shape(name)) for name in checkpoint.names()}
             return Description(
                 form=checkpoint.form,
@@ -81,35 +81,67 @@ def describe(name_or_path: str | os.PathLike[str], head: str | None = None) -> D
                 parts=_by_part(sizes, _table_of(checkpoint)),
                 tokenizer_files=tokenizer_files,
             )
-        content = read_json(config_path, "config")
-        family = family_of(content.get("model_type"), str(config_path))
-        config = config_class(family.model_type).from_dict(content)
-        plans = {name: plan for name in family.heads if (plan := _plan(config, name, checkpoint)) is not None}
-        if not plans:
-            raise CheckpointError(f"{name_or_path}: no tensor of its checkpoint is one of {family.prefix}'s.")
-        stated = tuple(name for cls in config.architectures or () if (name := head_named(family, cls)) in family.heads)
-        complete = [name for name, plan in plans.items() if not plan.report.missing and not plan.report.mismatched]
-        found = tuple(sorted(complete, key=lambda name: len(plans[name].report.unexpected)))
-        judged = head or next(iter((*stated, *found)), "Model")
-        # A head that the family lacks is answered by the table of expected tensors.
-        plan = plans.get(judged) or match_tensors(
-            expected_tensors(config, judged), checkpoint, _names(config), ignore_mismatched_sizes=True
-        )
-        sizes = {name: prod(checkpoint.shape(name)) for name in checkpoint.names() if _counts(name, plan)}
+        sizes = {name: prod(checkpoint.shape(name)) for name in checkpoint.names() if _counts(name, judged.plan)}
         return Description(
             form=checkpoint.form,
             files=files,
             dtypes=_by_dtype(checkpoint, sizes),
             parameters=sum(sizes.values()),
-            parts=_by_part(sizes, _names(config)),
-            family=family,
-            config=config,
-            heads_stated=stated,
-            heads_found=_fewest_left_over(found, plans),
-            head=judged,
-            report=plan.report,
+            parts=_by_part(sizes, family_names(judged.family.model_type)),
+            family=judged.family,
+            config=judged.config,
+            heads_stated=judged.heads_stated,
+            heads_found=judged.heads_found,
+            head=judged.head,
+            report=judged.plan.report,
             tokenizer_files=tokenizer_files,
         )
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Which model a checkpoint's tensors make up.
+
+    Attributes:
+        family, config: the model's.
+        heads_stated: heads that the config's `architectures` name.
+        heads_found: heads for which every tensor is there, those first that leave the fewest over.
+        head: the head asked for, else the first stated, else the first found, else "Model".
+        plan: where that head's tensors are, and what is missing, left over or misshapen.
+    """
+
+    family: Family
+    config: Any
+    heads_stated: tuple[str, ...]
+    heads_found: tuple[str, ...]
+    head: str
+    plan: LoadPlan
+
+
+def judge(checkpoint: Checkpoint, head: str | None = None, where: str = "the checkpoint") -> Judgement | None:
+    """Tell which model an open checkpoint's tensors make up; None if it has no config.
+
+    Raises:
+        CheckpointError: no tensor of it is one of the family's.
+        ConfigError, UnknownNameError: its config is not legal, or of no family that is known here, or the family has
+            no such head.
+    """
+    if checkpoint.config is None:
+        return None
+    family = family_of(checkpoint.config["model_type"], f"{where}: config.json")
+    config = config_class(family.model_type).from_dict(checkpoint.config)
+    plans = {name: plan for name in family.heads if (plan := _plan(config, name, checkpoint)) is not None}
+    if not plans:
+        raise CheckpointError(f"{where}: no tensor of its checkpoint is one of {family.prefix}'s.")
+    stated = tuple(name for cls in config.architectures or () if (name := head_named(family, cls)) in family.heads)
+    complete = [name for name, plan in plans.items() if not plan.report.missing and not plan.report.mismatched]
+    found = _fewest_left_over(tuple(sorted(complete, key=lambda name: len(plans[name].report.unexpected))), plans)
+    judged = head or next(iter((*stated, *found)), "Model")
+    # A head that the family lacks is answered by the table of expected tensors.
+    plan = plans.get(judged) or match_tensors(
+        expected_tensors(config, judged), checkpoint, family_names(family.model_type), ignore_mismatched_sizes=True
+    )
+    return Judgement(family, config, stated, found, judged, plan)
 
 
 def head_named(family: Family, class_name: str) -> str:
@@ -122,14 +154,11 @@ def head_named(family: Family, class_name: str) -> str:
     return class_name.removeprefix("TF").removeprefix(family.prefix)
 
 
-def _names(config: Any) -> FamilyNames:
-    return family_names(config.model_type)
-
-
 def _plan(config: Any, head: str, checkpoint: Checkpoint) -> LoadPlan | None:
     """Match one head; None where no tensor matches or the config does not allow the head."""
     try:
-        return match_tensors(expected_tensors(config, head), checkpoint, _names(config), ignore_mismatched_sizes=True)
+        names = family_names(config.model_type)
+        return match_tensors(expected_tensors(config, head), checkpoint, names, ignore_mismatched_sizes=True)
     except ValueError:
         return None
 

@@ -21,6 +21,8 @@ Shapes = dict[str, tuple[int, ...]]
 def expected_tensors(config: Any, head: str) -> Shapes:
     """Return the shape of every tensor of a model, by its Hub name; of tied tensors the source alone.
 
+    They come in the order of the PyTorch model's `named_parameters()`, by which its optimizer numbers them.
+
     Args:
         config: a family's config.
         head: the model's name after its family's, such as "ForMaskedLM"; "Model" is the bare encoder.
@@ -79,8 +81,8 @@ def _mobilebert_encoder(config: MobileBertConfig, has_pooler: bool) -> Shapes:
         "embeddings.word_embeddings.weight": (config.vocab_size, words),
         "embeddings.position_embeddings.weight": (config.max_position_embeddings, hidden),
         "embeddings.token_type_embeddings.weight": (config.type_vocab_size, hidden),
-        **_dense("embeddings.embedding_transformation", words * (3 if config.trigram_input else 1), hidden),
         **_norm("embeddings.LayerNorm", hidden),
+        **_dense("embeddings.embedding_transformation", words * (3 if config.trigram_input else 1), hidden),
     }
     for i in range(config.num_hidden_layers):
         shapes |= _prefixed(f"encoder.layer.{i}.", _mobilebert_layer(config))
@@ -112,12 +114,11 @@ def _mobilebert_layer(config: MobileBertConfig) -> Shapes:
 
 
 def _mobilebert_lm_head(config: MobileBertConfig) -> Shapes:
-    shapes = _dense_norm("cls.predictions.transform", config.hidden_size, config.hidden_size)
-    shapes["cls.predictions.dense.weight"] = (config.extra_output_width(), config.vocab_size)
-    shapes["cls.predictions.bias"] = (config.vocab_size,)
+    shapes: Shapes = {"cls.predictions.bias": (config.vocab_size,)}
+    shapes |= _dense_norm("cls.predictions.transform", config.hidden_size, config.hidden_size)
     if not config.tie_word_embeddings:
         shapes["cls.predictions.decoder.weight"] = (config.vocab_size, config.embedding_size)
-    return shapes
+    return shapes | {"cls.predictions.dense.weight": (config.extra_output_width(), config.vocab_size)}
 
 
 def _squeezebert_encoder(config: SqueezeBertConfig, has_pooler: bool) -> Shapes:
@@ -149,8 +150,8 @@ def _squeezebert_layer(config: SqueezeBertConfig) -> Shapes:
 
 
 def _squeezebert_lm_head(config: SqueezeBertConfig) -> Shapes:
-    shapes = _dense_norm("cls.predictions.transform", config.hidden_size, config.hidden_size)
-    shapes["cls.predictions.bias"] = (config.vocab_size,)
+    shapes: Shapes = {"cls.predictions.bias": (config.vocab_size,)}
+    shapes |= _dense_norm("cls.predictions.transform", config.hidden_size, config.hidden_size)
     if not config.tie_word_embeddings:
         shapes["cls.predictions.decoder.weight"] = (config.vocab_size, config.hidden_size)
     return shapes
@@ -174,14 +175,15 @@ def _convbert_encoder(config: ConvBertConfig, has_pooler: bool) -> Shapes:
 def _convbert_layer(config: ConvBertConfig) -> Shapes:
     hidden, half, inner = config.hidden_size, config.attention_width, config.intermediate_size
     shapes: Shapes = {}
-    for name in ("query", "key", "value", "conv_out_layer"):
+    for name in ("query", "key", "value"):
         shapes |= _dense(f"attention.self.{name}", hidden, half)
-    shapes |= _dense("attention.self.conv_kernel_layer", half, config.attention_heads * config.conv_kernel_size)
     shapes |= {
+        "attention.self.key_conv_attn_layer.bias": (half, 1),
         "attention.self.key_conv_attn_layer.depthwise.weight": (hidden, 1, config.conv_kernel_size),
         "attention.self.key_conv_attn_layer.pointwise.weight": (half, hidden, 1),
-        "attention.self.key_conv_attn_layer.bias": (half, 1),
     }
+    shapes |= _dense("attention.self.conv_kernel_layer", half, config.attention_heads * config.conv_kernel_size)
+    shapes |= _dense("attention.self.conv_out_layer", hidden, half)
     shapes |= _dense_norm("attention.output", hidden, hidden)
     shapes |= _dense("intermediate.dense", hidden, inner) | _dense_norm("output", inner, hidden)
     if config.num_groups > 1:
@@ -193,10 +195,9 @@ def _convbert_layer(config: ConvBertConfig) -> Shapes:
 
 def _convbert_lm_head(config: ConvBertConfig) -> Shapes:
     shapes = _dense_norm("generator_predictions", config.hidden_size, config.embedding_size)
-    shapes["generator_lm_head.bias"] = (config.vocab_size,)
     if not config.tie_word_embeddings:
         shapes["generator_lm_head.weight"] = (config.vocab_size, config.embedding_size)
-    return shapes
+    return shapes | {"generator_lm_head.bias": (config.vocab_size,)}
 
 
 def _convbert_classifier(config: ConvBertConfig) -> Shapes:
@@ -217,7 +218,6 @@ def _rembert_encoder(config: RemBertConfig, has_pooler: bool) -> Shapes:
         "embeddings.position_embeddings.weight": (config.max_position_embeddings, words),
         "embeddings.token_type_embeddings.weight": (config.type_vocab_size, words),
         **_norm("embeddings.LayerNorm", words),
-        **_dense("encoder.embedding_hidden_mapping_in", words, hidden),
     }
     attentions = ("attention", "crossattention") if config.add_cross_attention else ("attention",)
     for i in range(config.num_hidden_layers):
@@ -227,15 +227,15 @@ def _rembert_encoder(config: RemBertConfig, has_pooler: bool) -> Shapes:
                 shapes |= _dense(f"{layer}.{attention}.self.{name}", hidden, hidden)
             shapes |= _dense_norm(f"{layer}.{attention}.output", hidden, hidden)
         shapes |= _dense(f"{layer}.intermediate.dense", hidden, inner) | _dense_norm(f"{layer}.output", inner, hidden)
+    shapes |= _dense("encoder.embedding_hidden_mapping_in", words, hidden)
     return shapes | (_dense("pooler.dense", hidden, hidden) if has_pooler else {})
 
 
 def _rembert_lm_head(config: RemBertConfig) -> Shapes:
     shapes = _dense_norm("cls.predictions", config.hidden_size, config.output_embedding_size)
-    shapes["cls.predictions.decoder.bias"] = (config.vocab_size,)
     if not config.tie_word_embeddings:
         shapes["cls.predictions.decoder.weight"] = (config.vocab_size, config.output_embedding_size)
-    return shapes
+    return shapes | {"cls.predictions.decoder.bias": (config.vocab_size,)}
 
 
 _ENCODERS: dict[str, Callable[..., Shapes]] = {

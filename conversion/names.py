@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from ..errors import UnknownNameError
-
-Layout = Literal["same", "reversed", "grouped"]
-"""How a Keras array lies relative to the Hub's: alike; with its axes in reverse order; or `[groups, in, out]` of a
-group where the Hub has the grouped convolution's `[groups * out, in, 1]`."""
+from .layouts import Layout
+from .rules import ForeignNames, Rule
 
 
 @dataclass(frozen=True)
@@ -142,38 +139,141 @@ def keras_to_hub(path: str) -> tuple[str, Layout]:
     return ".".join([*parents, hub_leaf]), layout
 
 
-def to_hub(array: Any, layout: Layout) -> Any:
-    """Turn an array from the Keras layout to the Hub's; a view where that is possible.
-
-    Example:
-        >>> import numpy as np
-        >>> to_hub(np.zeros((3, 5)), "reversed").shape
-        (5, 3)
-        >>> to_hub(np.zeros((4, 3, 5)), "grouped").shape
-        (20, 3, 1)
-    """
-    if layout == "grouped":
-        return array.transpose(0, 2, 1).reshape(hub_shape(array.shape, layout))
-    return array.T if layout == "reversed" else array
-
-
-def from_hub(array: Any, layout: Layout, shape: tuple[int, ...]) -> Any:
-    """Turn an array from the Hub's layout to the Keras one, of this shape; a view.
-
-    Example:
-        >>> import numpy as np
-        >>> from_hub(np.zeros((20, 3, 1)), "grouped", (4, 3, 5)).shape
-        (4, 3, 5)
-    """
-    if layout == "grouped":
-        groups, width_in, width_out = shape
-        return array.reshape(groups, width_out, width_in).transpose(0, 2, 1)
-    return array.T if layout == "reversed" else array
+# The `tf_model.h5` of transformers 4. A tensor's name there is the path of the layers that hold it; what stands before
+# the first of them, the name of the model itself, says nothing and is not in the tables.
+_H5_LEAVES: dict[str, tuple[tuple[str, str, Layout], ...]] = {
+    # By kind of module: (last part on the Hub, last part there, layout).
+    "dense": (("weight", "kernel:0", "reversed"), ("bias", "bias:0", "same")),
+    "norm": (("weight", "gamma:0", "same"), ("bias", "beta:0", "same")),
+    "plain norm": (("weight", "weight:0", "same"), ("bias", "bias:0", "same")),
+    "words": (("weight", "weight:0", "same"),),
+    "positions": (("weight", "embeddings:0", "same"),),
+    "bias": (("bias", "bias:0", "same"),),
+    "convolution": (
+        ("depthwise.weight", "depthwise_kernel:0", "depthwise"),
+        ("pointwise.weight", "pointwise_kernel:0", "reversed"),
+        ("bias", "bias:0", "column"),
+    ),
+}
 
 
-def hub_shape(shape: tuple[int, ...], layout: Layout) -> tuple[int, ...]:
-    """Return the shape that `to_hub` gives an array of this shape."""
-    if layout == "grouped":
-        groups, width_in, width_out = shape
-        return groups * width_out, width_in, 1
-    return tuple(reversed(shape)) if layout == "reversed" else tuple(shape)
+def _h5_rules(kind: str, *modules: str, owner: str | None = None) -> tuple[Rule, ...]:
+    """Return the rules of modules of one kind. What the Hub calls `cls.a` is `a___cls/a`, or `owner___cls/a`."""
+
+    def path(module: str) -> str:
+        first, *rest = module.split(".")
+        top = [f"{owner or rest[0]}___cls"] if first == "cls" else [first]
+        joined = "/".join([*top, *rest])
+        return joined.replace("/layer/{i}", "/layer_._{i}").replace("/ffn/{j}", "/ffn.{j}")
+
+    return tuple(
+        Rule(f"{module}.{hub}", f"{path(module)}/{foreign}", layout)
+        for module in modules
+        for hub, foreign, layout in _H5_LEAVES[kind]
+    )
+
+
+_MOBILEBERT_NORMS = (
+    "mobilebert.embeddings.LayerNorm",
+    "mobilebert.encoder.layer.{i}.bottleneck.{name}.LayerNorm",
+    "mobilebert.encoder.layer.{i}.attention.output.LayerNorm",
+    "mobilebert.encoder.layer.{i}.ffn.{j}.output.LayerNorm",
+    "mobilebert.encoder.layer.{i}.output.LayerNorm",
+    "mobilebert.encoder.layer.{i}.output.bottleneck.LayerNorm",
+)
+
+_MOBILEBERT_H5 = (
+    *_h5_rules("words", "mobilebert.embeddings.word_embeddings", "cls.predictions.dense", "cls.predictions.decoder"),
+    *_h5_rules("positions", "mobilebert.embeddings.position_embeddings", "mobilebert.embeddings.token_type_embeddings"),
+    *_h5_rules(
+        "dense",
+        "mobilebert.embeddings.embedding_transformation",
+        "mobilebert.encoder.layer.{i}.bottleneck.{name}.dense",
+        "mobilebert.encoder.layer.{i}.attention.self.{name}",
+        "mobilebert.encoder.layer.{i}.attention.output.dense",
+        "mobilebert.encoder.layer.{i}.ffn.{j}.intermediate.dense",
+        "mobilebert.encoder.layer.{i}.ffn.{j}.output.dense",
+        "mobilebert.encoder.layer.{i}.intermediate.dense",
+        "mobilebert.encoder.layer.{i}.output.dense",
+        "mobilebert.encoder.layer.{i}.output.bottleneck.dense",
+        "mobilebert.pooler.dense",
+        "cls.predictions.transform.dense",
+        "cls.seq_relationship",
+        "classifier",
+        "qa_outputs",
+    ),
+    *_h5_rules("norm", "cls.predictions.transform.LayerNorm"),
+    *_h5_rules("bias", "cls.predictions"),
+)
+
+# By family. The table "mobilebert" reads either kind of norm; "mobilebert-no-norm" is for writing the kind that only
+# scales and shifts.
+TRANSFORMERS_H5: dict[str, ForeignNames] = {
+    "mobilebert": ForeignNames(
+        (*_h5_rules("norm", *_MOBILEBERT_NORMS), *_h5_rules("plain norm", *_MOBILEBERT_NORMS), *_MOBILEBERT_H5)
+    ),
+    "mobilebert-no-norm": ForeignNames((*_h5_rules("plain norm", *_MOBILEBERT_NORMS), *_MOBILEBERT_H5)),
+    "convbert": ForeignNames(
+        (
+            *_h5_rules("words", "convbert.embeddings.word_embeddings"),
+            *_h5_rules(
+                "positions", "convbert.embeddings.position_embeddings", "convbert.embeddings.token_type_embeddings"
+            ),
+            *_h5_rules("convolution", "convbert.encoder.layer.{i}.attention.self.key_conv_attn_layer"),
+            *_h5_rules(
+                "dense",
+                "convbert.embeddings_project",
+                "convbert.encoder.layer.{i}.attention.self.{name}",
+                "convbert.encoder.layer.{i}.attention.output.dense",
+                "convbert.encoder.layer.{i}.intermediate.dense",
+                "convbert.encoder.layer.{i}.output.dense",
+                "generator_predictions.dense",
+                "sequence_summary.summary",
+                "classifier",
+                "classifier.dense",
+                "classifier.out_proj",
+                "qa_outputs",
+            ),
+            *_h5_rules(
+                "norm",
+                "convbert.embeddings.LayerNorm",
+                "convbert.encoder.layer.{i}.attention.output.LayerNorm",
+                "convbert.encoder.layer.{i}.output.LayerNorm",
+                "generator_predictions.LayerNorm",
+            ),
+            *_h5_rules("bias", "generator_lm_head"),
+        ),
+        left_out=(
+            (r"^generator_lm_head/convbert/embeddings/", "the head lists the embeddings, which it uses, a second time"),
+        ),
+    ),
+    "rembert": ForeignNames(
+        (
+            *_h5_rules("words", "rembert.embeddings.word_embeddings"),
+            *_h5_rules("words", "cls.predictions.decoder", owner="mlm"),
+            *_h5_rules(
+                "positions", "rembert.embeddings.position_embeddings", "rembert.embeddings.token_type_embeddings"
+            ),
+            *_h5_rules(
+                "dense",
+                "rembert.encoder.embedding_hidden_mapping_in",
+                "rembert.encoder.layer.{i}.{name}.self.{name2}",
+                "rembert.encoder.layer.{i}.{name}.output.dense",
+                "rembert.encoder.layer.{i}.intermediate.dense",
+                "rembert.encoder.layer.{i}.output.dense",
+                "rembert.pooler.dense",
+                "classifier",
+                "qa_outputs",
+            ),
+            *_h5_rules("dense", "cls.predictions.dense", owner="mlm"),
+            *_h5_rules(
+                "norm",
+                "rembert.embeddings.LayerNorm",
+                "rembert.encoder.layer.{i}.{name}.output.LayerNorm",
+                "rembert.encoder.layer.{i}.output.LayerNorm",
+            ),
+            *_h5_rules("norm", "cls.predictions.LayerNorm", owner="mlm"),
+            *_h5_rules("bias", "cls.predictions.decoder", owner="mlm"),
+        )
+    ),
+}

@@ -15,10 +15,12 @@ from ..core.auto import config_class
 from ..core.hub import read_json, resolve_file, write_json
 from ..errors import CheckpointError, InputError
 from .checkpoint import Checkpoint, open_checkpoint, write_checkpoint
-from .convert import ConversionReport, Progress, appearing, check_target, modern_names, numpy_dtype
+from .convert import Progress, modern_names, numpy_dtype
 from .formats import LazyTensor
 from .formats.base import byte_size
 from .names import family_names
+from .report import ConversionReport
+from .target import appearing, check_target
 from .verify import Traceable, Verification, compare, head_of
 
 FAMILY = "rembert"

@@ -177,6 +177,7 @@ def public_names() -> Iterator[tuple[str, str]]:
         for framework in FRAMEWORKS:
             for head in family.heads:
                 yield family.model_name(head, framework), f".{framework}.{family.model_type}"
+    yield "TFAdamW", ".tf.optimizers"
     for head in all_heads():
         name = "AutoModel" if head == "Model" else f"AutoModel{head}"
         yield name, ".pt.auto"

@@ -16,11 +16,13 @@ from keras import ops
 
 from ..conversion.checkpoint import Checkpoint, LazyTensor, LoadPlan, match_tensors, open_checkpoint, write_checkpoint
 from ..conversion.formats.base import aligned, aligned_empty
-from ..conversion.names import Layout, family_names, from_hub, hub_shape, keras_to_hub, to_hub
+from ..conversion.layouts import Layout, from_hub, hub_shape, to_hub
+from ..conversion.names import family_names, keras_to_hub
 from ..core.config import IGNORED_LABEL, PretrainedConfig
 from ..core.outputs import OUTPUT_CLASSES, ModelOutput, Trace
 from ..errors import ConfigError, InputError
 from ..tokenization.encoding import BatchEncoding
+from . import optimizers  # noqa: F401  (so that Keras finds the class where it opens a compiled model)
 from .inputs import check_shape, check_tensors, input_error, is_floating_point
 from .layers import Block, Embedding, Encoder, adopted, replace_weight, resized
 

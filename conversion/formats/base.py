@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
+
+from ...errors import CheckpointError
 
 
 class TensorFile(Protocol):
@@ -24,6 +26,13 @@ class TensorFile(Protocol):
     def read(self, name: str) -> np.ndarray:
         """Read one tensor."""
 
+    def check(self) -> None:
+        """Read through what the form keeps checksums of.
+
+        Raises:
+            CheckpointError: a checksum is not that of the content.
+        """
+
     def close(self) -> None:
         """Let go of the file."""
 
@@ -40,6 +49,23 @@ class TensorLike(Protocol):
         """The NumPy dtype."""
 
     def __array__(self, dtype: Any = None, /) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class About:
+    """What a form may want to write beside the tensors.
+
+    Attributes:
+        config: the model's config; None if there is none, which forms that name the model's class refuse.
+        head: the model's name after its family's, such as "ForMaskedLM"; "Model" is the bare encoder.
+        optimizer: the variables of the model's optimizer by number, for Keras's files.
+        compiled: what Keras notes of how the model was compiled; nothing if it was not.
+    """
+
+    config: Any = None
+    head: str = "Model"
+    optimizer: Mapping[str, TensorLike] = field(default_factory=dict)
+    compiled: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,3 +115,20 @@ def aligned(array: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
 def byte_size(tensor: TensorLike) -> int:
     """Return the number of bytes of a tensor's elements."""
     return int(np.prod(tensor.shape, dtype=np.int64)) * tensor.dtype.itemsize
+
+
+def elements_of(name: str, tensor: TensorLike) -> memoryview:
+    """Return a tensor's elements row by row, little-endian, as bytes.
+
+    Raises:
+        CheckpointError: the tensor came in another shape or dtype than it was announced in.
+    """
+    array = np.asarray(tensor)
+    if array.shape != tuple(tensor.shape) or array.dtype != tensor.dtype:
+        # What was announced is already written; a tensor that differs from it would spoil all after it.
+        raise CheckpointError(
+            f"tensor {name} was announced as {tensor.dtype} {tuple(tensor.shape)} "
+            f"and came as {array.dtype} {array.shape}."
+        )
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False) if array.dtype.byteorder == ">" else array
+    return np.ascontiguousarray(little).reshape(-1).view(np.uint8).data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ...errors import CheckpointError
-from .base import TensorLike, aligned_empty, byte_size
+from .base import About, TensorLike, aligned_empty, byte_size, elements_of
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype(np.float64),
@@ -28,6 +29,20 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
 }
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
+
+_DIGEST = "sha256"
+"""The metadata's key of the digest of the file, itself taken as zeros, which files written here carry."""
+_NO_DIGEST = "0" * 64
+
+_CHUNK = 2**24
+
+
+def recognises(path: Path) -> bool:
+    """Say whether a file begins with a length and a JSON object."""
+    with open(path, "rb") as file:
+        begin = file.read(9)
+    length = int.from_bytes(begin[:8], "little")
+    return begin[8:] == b"{" and 2 <= length <= path.stat().st_size - 8
 
 
 class SafetensorsFile:
@@ -51,8 +66,9 @@ class SafetensorsFile:
                 "Fetch or save it again."
             ) from error
         length = int.from_bytes(self._file.read(8), "little")
-        header = json.loads(self._file.read(length))
-        header.pop("__metadata__", None)
+        self._header = self._file.read(length)
+        header = json.loads(self._header)
+        self._digest = header.pop("__metadata__", {}).get(_DIGEST)
         self._entries = dict(sorted(header.items(), key=lambda item: item[1]["data_offsets"]))
         self._data = 8 + length
 
@@ -87,24 +103,43 @@ class SafetensorsFile:
             raise CheckpointError(f"{self.path} ends within tensor {name}: it was cut short after it had been opened.")
         return array.byteswap() if sys.byteorder == "big" else array
 
+    def check(self) -> None:
+        """Compare the content with the digest in the header, if there is one.
+
+        Raises:
+            CheckpointError: they differ.
+        """
+        if self._digest is None:
+            return
+        digest = hashlib.sha256(self._header.replace(self._digest.encode(), _NO_DIGEST.encode(), 1))
+        self._file.seek(self._data)
+        while chunk := self._file.read(_CHUNK):
+            digest.update(chunk)
+        if digest.hexdigest() != self._digest:
+            raise CheckpointError(
+                f"{self.path} has changed since it was written: its content is not that of the digest in its header. "
+                "It is damaged; fetch or save it again."
+            )
+
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
 
 
-def write(path: Path, tensors: Mapping[str, TensorLike], metadata: Mapping[str, str]) -> None:
+def write(path: Path, tensors: Mapping[str, TensorLike], about: About | None = None) -> None:
     """Write tensors into one file, with no more than one of them in memory.
 
     The library's own writer wants all of a file's tensors at once, which for a lazily converted checkpoint would be
     all of its memory; hence this one. The layout is the format's: the header's length as 8 bytes, the header as JSON
-    padded with blanks to a multiple of 8, then the elements, little-endian, without gaps.
+    padded with blanks to a multiple of 8, then the elements, little-endian, without gaps. The header says `format: pt`,
+    which other readers insist on, and has the SHA-256 of itself and the elements, filled in at the end.
 
     Raises:
         CheckpointError: a tensor's dtype has no place in this form.
     """
     # The widest elements first, so that every tensor begins at a multiple of its element's size.
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", _DIGEST: _NO_DIGEST}}
     end = 0
     for name in order:
         tensor = tensors[name]
@@ -115,8 +150,13 @@ def write(path: Path, tensors: Mapping[str, TensorLike], metadata: Mapping[str, 
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
+        digest = hashlib.sha256(text)
         for name in order:
-            file.write(_bytes(name, tensors[name]))
+            content = elements_of(name, tensors[name])
+            digest.update(content)
+            file.write(content)
+        file.seek(8 + text.index(_NO_DIGEST.encode()))
+        file.write(digest.hexdigest().encode())
 
 
 def _code(name: str, tensor: TensorLike) -> str:
@@ -127,15 +167,3 @@ def _code(name: str, tensor: TensorLike) -> str:
             f"it can hold {', '.join(dtype.name for dtype in _CODES)}."
         )
     return code
-
-
-def _bytes(name: str, tensor: TensorLike) -> memoryview:
-    array = np.asarray(tensor)
-    if array.shape != tuple(tensor.shape) or array.dtype != tensor.dtype:
-        # The header is already written; a tensor that differs from its announcement would spoil all after it.
-        raise CheckpointError(
-            f"tensor {name} was announced as {tensor.dtype} {tuple(tensor.shape)} "
-            f"and came as {array.dtype} {array.shape}."
-        )
-    little = array.astype(array.dtype.newbyteorder("<"), copy=False) if array.dtype.byteorder == ">" else array
-    return np.ascontiguousarray(little).reshape(-1).view(np.uint8).data

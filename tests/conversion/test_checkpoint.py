@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from isobert.conversion import checkpoint as module
-from isobert.conversion.checkpoint import LazyTensor, open_checkpoint, parse_size, write_checkpoint
+from isobert.conversion.checkpoint import LazyTensor, open_checkpoint, write_checkpoint
 from isobert.conversion.formats import torch_bin
+from isobert.conversion.shards import parse_size
 from isobert.errors import CheckpointError, CheckpointNotFoundError, InputError, UnknownNameError
 
 Tensors = dict[str, np.ndarray]
@@ -121,13 +125,27 @@ def test_a_lazy_tensor_that_breaks_its_word_is_refused(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_metadata_says_pt_unless_told_otherwise(tmp_path: Path) -> None:
-    from safetensors import safe_open
+def test_a_safetensors_file_says_pt_and_carries_a_digest_of_itself(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, {"a": np.arange(3.0), "b": np.ones(2, np.float32)})
+    with safe_open(tmp_path / "model.safetensors", "np") as file:
+        metadata = file.metadata()
+    assert metadata.pop("format") == "pt"
+    digest = metadata.pop("sha256").encode()
+    content = (tmp_path / "model.safetensors").read_bytes()[8:]  # without the header's length
+    assert hashlib.sha256(content.replace(digest, b"0" * 64)).hexdigest().encode() == digest
+    assert not metadata
 
-    for given, expected in ((None, {"format": "pt"}), ({"made": "here"}, {"made": "here"})):
-        write_checkpoint(tmp_path, {"a": np.ones(1)}, metadata=given)
-        with safe_open(tmp_path / "model.safetensors", "np") as file:
-            assert file.metadata() == expected
+
+@pytest.mark.parametrize("form", ["safetensors", "torch-bin"])
+def test_a_flipped_bit_in_a_tensor_is_found_by_the_files_checksum(tmp_path: Path, form: str) -> None:
+    [file] = write_checkpoint(tmp_path, {"a": np.zeros(1000, np.float32), "b": np.full(1000, 0.37)}, form=form)
+    with open_checkpoint(tmp_path) as checkpoint:
+        checkpoint.check()
+    content = bytearray(file.read_bytes())
+    content[content.index(np.full(10, 0.37).tobytes()) + 3] ^= 4
+    file.write_bytes(content)
+    with open_checkpoint(tmp_path) as checkpoint, pytest.raises(CheckpointError, match=re.escape(str(file))):
+        checkpoint.check()
 
 
 # Saves that are cut short.

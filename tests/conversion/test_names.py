@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from isobert.conversion.names import KERAS_LEAVES, family_names, from_hub, hub_shape, keras_to_hub, to_hub
+from isobert.conversion.layouts import from_hub, hub_shape, to_hub
+from isobert.conversion.names import KERAS_LEAVES, family_names, keras_to_hub
 from isobert.errors import UnknownNameError
 
 

@@ -108,7 +108,8 @@ def arguments(function: ast.FunctionDef) -> list[tuple[str, str, str | None]]:
 
 
 def test_both_frameworks_have_the_same_files() -> None:
-    assert files("pt") == files("tf")
+    # PyTorch has the optimizer of which Keras gets a twin.
+    assert files("pt") == [name for name in files("tf") if name != "optimizers.py"]
 
 
 @pytest.mark.parametrize("file", TWIN_FILES)

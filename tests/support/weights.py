@@ -42,7 +42,7 @@ def randomise(model: Any, seed: int) -> Any:
             for name, parameter in model.named_parameters():
                 parameter.copy_(torch.from_numpy(random_value(name, tuple(parameter.shape), seed)))
     else:
-        from isobert.conversion.names import from_hub, hub_shape
+        from isobert.conversion.layouts import from_hub, hub_shape
 
         for variable, name, layout in hub_variables(model):
             value = random_value(name, hub_shape(tuple(variable.shape), layout), seed)
@@ -63,7 +63,7 @@ def parameters(model: Any) -> dict[str, np.ndarray]:
         return {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
     import keras
 
-    from isobert.conversion.names import to_hub
+    from isobert.conversion.layouts import to_hub
 
     arrays = [(name, keras.ops.convert_to_numpy(variable), layout) for variable, name, layout in hub_variables(model)]
     return {name: to_hub(array, layout) for name, array, layout in arrays}

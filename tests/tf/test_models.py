@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from isobert import TFMobileBertModel
-from isobert.conversion.names import hub_shape
+from isobert.conversion.layouts import hub_shape
 from isobert.core.registry import FAMILIES, model_class
 from isobert.errors import ConfigError
 from isobert.tf.losses import cross_entropy

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from isobert.conversion.names import to_hub
+from isobert.conversion.layouts import to_hub
 from isobert.errors import InputError
 from isobert.tokenization.encoding import BatchEncoding
 from support.configs import random_config

@@ -1,0 +1,28 @@
+"""A digest of a checkpoint's tensors that does not depend on the form that they lie in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from .formats.base import elements_of
+
+
+def digest_of(name: str, array: np.ndarray) -> str:
+    """Return the digest of one tensor: the SHA-256 of its dtype, its shape and its elements row by row.
+
+    Example:
+        >>> digest_of("a", np.zeros(3))[:12], digest_of("a", np.zeros((3, 1)))[:12]
+        ('3e6a9fca4f4c', 'b0d3b2a1f8d0')
+    """
+    found = hashlib.sha256(f"{array.dtype.name} {list(array.shape)} ".encode())
+    found.update(elements_of(name, array))
+    return found.hexdigest()
+
+
+def digest_of_all(digests: Mapping[str, str]) -> str:
+    """Return the digest of a checkpoint, given that of each tensor by its name on the Hub."""
+    lines = (f"{name} {digest}\n" for name, digest in sorted(digests.items()))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
