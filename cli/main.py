@@ -11,7 +11,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from ..core.tasks.options import TaskOptions
+from ..core.training.options import TrainingOptions
 from ..errors import IsobertError
+from .options import with_options
 
 
 class _Group(TyperGroup):
@@ -145,6 +148,12 @@ def convert(
         Dtype | None,
         typer.Option(help="Cast floating tensors to this; the largest rounding error is reported. By default kept."),
     ] = None,
+    optimizer: Annotated[
+        bool,
+        typer.Option(
+            help="Carry the state of AdamW along if there is one: optimizer.pt for PyTorch, inside the files for Keras."
+        ),
+    ] = True,
     max_shard_size: Annotated[
         str, typer.Option(metavar="SIZE", help="Write in shards what is larger than this, such as 500MB or 2GiB.")
     ] = "5GB",
@@ -173,6 +182,7 @@ def convert(
         to=to.value,
         dtype=dtype,
         head=head,
+        optimizer=optimizer,
         max_shard_size=max_shard_size,
         force=force,
         verified=verify,
@@ -291,6 +301,206 @@ def verify(
     )
     if not run_verify(options):
         raise typer.Exit(1)
+
+
+@app.command()
+@with_options(
+    TaskOptions,
+    (
+        *("max_length", "seed", "aggregation", "doc_stride", "max_question_length", "max_answer_length"),
+        *("n_best", "null_threshold", "top_k", "pooling"),
+    ),
+)
+def predict(
+    task: Annotated[str, typer.Option(help="What to predict, such as [cyan]text-classification[/cyan].")],
+    model: Annotated[str, typer.Option(help="A folder with a checkpoint that was trained for it, or a Hub name.")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--input",
+            metavar="FILE",
+            help="Examples: .txt (one a line), .tsv, .csv, .jsonl, .json, .conll, .parquet, or a data set's name.",
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the answers here, one JSON object a line. By default to stdout."),
+    ] = None,
+    framework: Annotated[
+        Framework | None, typer.Option(help="What to compute in. By default what is installed, PyTorch first.")
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=COLUMN,...", help="Where the task's columns are: names, or numbers from 0 without a header."
+        ),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="The part of a data set to read.")] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave broken lines out, and report them, instead of stopping.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 32,
+    dtype: Annotated[Dtype | None, typer.Option(help="What to compute in. By default float32.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="[cyan]cpu[/cyan] or [cyan]gpu[/cyan]. By default the GPU if there is one.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Text generation: tokens added to a prompt at most. By default 20.")
+    ] = None,
+    num_beams: Annotated[
+        int | None, typer.Option(min=1, help="Text generation: how many texts are followed at once.")
+    ] = None,
+    do_sample: Annotated[
+        bool, typer.Option("--do-sample", help="Text generation: draw words by their probability and --seed.")
+    ] = False,
+    temperature: Annotated[
+        float | None, typer.Option(help="Text generation: below 1, likely words are drawn more often.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Text generation: draw from words with this much probability together.")
+    ] = None,
+    **given: Any,
+) -> None:
+    """Answer every example of a file with a model that was trained for the task, in the file's order."""
+    from .predict import run_predict
+
+    generation = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "temperature": temperature, "top_p": top_p}
+    if do_sample:
+        generation |= {"do_sample": True, "seed": given["seed"]}
+    run_predict(
+        task,
+        model,
+        source,
+        output,
+        framework=framework,
+        columns=columns,
+        split=split,
+        skip_broken=skip_broken,
+        batch_size=batch_size,
+        dtype=dtype,
+        device=device,
+        options=given,
+        generation={name: value for name, value in generation.items() if value is not None},
+    )
+
+
+@app.command()
+@with_options(TrainingOptions)
+def train(
+    task: Annotated[str, typer.Option(help="What to learn, such as [cyan]text-classification[/cyan].")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="What to begin with: a folder with a checkpoint, or a Hub name; or, for a new model, a size such as "
+            "[cyan]mobilebert-uncased[/cyan], or a folder with a config.json alone."
+        ),
+    ],
+    train: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="Examples to learn: .tsv, .csv, .jsonl, .json, .txt, .conll, .parquet, or a data set's name.",
+        ),
+    ],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="The folder for checkpoint, history and report.")],
+    evaluation: Annotated[str | None, typer.Option("--eval", metavar="FILE", help="Examples to evaluate on.")] = None,
+    framework: Annotated[
+        Framework | None, typer.Option(help="What to train in. By default what is installed, PyTorch first.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="A folder with a tokenizer or its vocabulary, or a Hub name. By default MODEL's.")
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=COLUMN,...", help="Where the task's columns are: names, or numbers from 0 without a header."
+        ),
+    ] = None,
+    buckets: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="The only lengths to pad to: few, for what compiles for each (a TPU)."),
+    ] = None,
+    **given: Any,
+) -> None:
+    """Train a model for a task, evaluate it, and leave a checkpoint that both frameworks open.
+
+    Stopped at any moment, the same command with --resume goes on from the last checkpoint in the output folder.
+    """
+    from .train import run_train
+
+    run_train(
+        task,
+        model,
+        train,
+        evaluation,
+        output,
+        framework=framework,
+        tokenizer=tokenizer,
+        columns=columns,
+        buckets=buckets,
+        options=given,
+    )
+
+
+@app.command()
+@with_options(
+    TaskOptions,
+    (
+        *("max_length", "seed", "aggregation", "doc_stride", "max_question_length", "max_answer_length"),
+        *("n_best", "null_threshold", "mask_probability", "whole_words"),
+    ),
+)
+def evaluate(
+    task: Annotated[str, typer.Option(help="What the model was trained for, such as [cyan]text-classification[/cyan].")],
+    model: Annotated[str, typer.Option(help="A folder with a checkpoint that was trained for it, or a Hub name.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            "--eval",
+            metavar="FILE",
+            help="Examples with labels: .tsv, .csv, .jsonl, .json, .txt, .conll, .parquet, or a data set's name.",
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the figures here. By default eval.json in MODEL.")
+    ] = None,
+    framework: Annotated[
+        Framework | None, typer.Option(help="What to compute in. By default what is installed, PyTorch first.")
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=COLUMN,...", help="Where the task's columns are: names, or numbers from 0 without a header."
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="The part of a data set to read.")] = "validation",
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Leave broken lines out, and report them, instead of stopping.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 32,
+    dtype: Annotated[Dtype | None, typer.Option(help="What to compute in. By default float32.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="[cyan]cpu[/cyan] or [cyan]gpu[/cyan]. By default the GPU if there is one.")
+    ] = None,
+    **given: Any,
+) -> None:
+    """Measure a trained model on examples with labels: a table, and the figures by name as JSON."""
+    from .train import run_evaluate
+
+    run_evaluate(
+        task,
+        model,
+        data,
+        output,
+        framework=framework,
+        columns=columns,
+        split=split,
+        skip_broken=skip_broken,
+        batch_size=batch_size,
+        dtype=dtype,
+        device=device,
+        options=given,
+    )
 
 
 @app.command()

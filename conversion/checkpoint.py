@@ -136,7 +136,7 @@ def open_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     tf1_index = Path(f"{path}.index")
     if path.is_file() or tf1_index.is_file():
         # TensorFlow calls a checkpoint by its files' name less the suffix.
-        return _open_file(path if path.is_file() else tf1_index, _config_in(path.parent))
+        return _open_file(path if path.is_file() else tf1_index, None, _config_in(path.parent))
     config = _config_in(name_or_path)
     looked_for = []
     for form in FORMS.values():
@@ -145,7 +145,7 @@ def open_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
         looked_for += [form.file_name, form.index_name]
         whole = resolve_file(name_or_path, form.file_name, required=False)
         if whole is not None:
-            return _open_file(whole, config, form)
+            return _open_file(whole, form, config)
         index = resolve_file(name_or_path, form.index_name, required=False)
         if index is not None:
             return _open_shards(name_or_path, form, index, config)
@@ -153,7 +153,7 @@ def open_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointNotFoundError(
             f"{name_or_path} holds no checkpoint that isobert opens: none of {', '.join(looked_for)}."
         )
-    return _open_file(_found_by_looking(path, looked_for), config)
+    return _open_file(*_found_by_looking(path, looked_for), config)
 
 
 def _config_in(name_or_path: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -163,11 +163,11 @@ def _config_in(name_or_path: str | os.PathLike[str]) -> dict[str, Any] | None:
     return content if "model_type" in content else None
 
 
-def _found_by_looking(folder: Path, looked_for: list[str]) -> Path:
-    """Return the one file of a folder that is a checkpoint under a name of its own."""
+def _found_by_looking(folder: Path, looked_for: list[str]) -> tuple[Path, Form | None]:
+    """Return the one file of a folder that is a checkpoint under a name of its own, and its form."""
     for form in FORMS.values():
         if form.find is not None and (path := form.find(folder)) is not None:
-            return path
+            return path, form
     files = sorted(entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith("."))
     found = [path for path in files if recognised(path) is not None]
     if not found:
@@ -180,10 +180,10 @@ def _found_by_looking(folder: Path, looked_for: list[str]) -> Path:
         raise CheckpointError(
             f"{folder} holds several checkpoints: {', '.join(path.name for path in found)}. Name the one that is meant."
         )
-    return found[0]
+    return found[0], None
 
 
-def _open_file(path: Path, config: dict[str, Any] | None, named: Form | None = None) -> Checkpoint:
+def _open_file(path: Path, named: Form | None, config: dict[str, Any] | None) -> Checkpoint:
     """Open a file in the form that its content shows, else in that of its name, which tells what is damaged."""
     form = recognised(path)
     if form is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from .checkpoint import Checkpoint, open_checkpoint, write_checkpoint
 from .describe import Judgement, judge
 from .digest import digest_of, digest_of_all
 from .expected import expected_tensors
-from .formats import About, LazyTensor, form_of, writable_forms
+from .formats import About, Form, LazyTensor, form_of, writable_forms
 from .names import FAMILY_NAMES, FamilyNames, family_names
+from .optimizer import OPTIMIZER_FILE, optimizer_file, read_optimizer, write_optimizer
+from .optimizer_keras import KERAS_VARIABLES_PLACE, compile_config, keras_variables
 from .report import ConversionReport
 from .target import COMPANIONS, appearing, check_target
 
@@ -30,6 +33,9 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
+
+_ADAMW: dict[str, Any] = {"learning_rate": 1e-3, "betas": (0.9, 0.999), "epsilon": 1e-8, "weight_decay": 0.01}
+"""The settings of PyTorch's AdamW unless it is told others."""
 
 Progress = Callable[[str, int, int], None]
 """Called with a tensor's name, the bytes written so far and the bytes in all."""
@@ -42,6 +48,7 @@ def convert(
     to: str = "safetensors",
     dtype: str | None = None,
     head: str | None = None,
+    optimizer: bool = True,
     max_shard_size: int | str = "5GB",
     force: bool = False,
     check: Callable[[Path], None] | None = None,
@@ -60,6 +67,8 @@ def convert(
         dtype: what to cast floating tensors to ("float32", "bfloat16", "float16", "float64"); None keeps theirs.
         head: the model to write, such as "ForMaskedLM"; "Model" is the bare encoder. None takes what the config names
             if the tensors are there, else what the tensors are. The native forms are written whole unless it is given.
+        optimizer: whether the state of AdamW goes along, if there is one: PyTorch's in `optimizer.pt` beside the
+            checkpoint, Keras's in its files.
         max_shard_size: bytes, or a text such as "500MB"; a larger checkpoint is written in shards, if the form has any.
         force: replace `dst` if it exists and holds nothing but a checkpoint.
         check: called with the finished folder before that gets its name; what it raises keeps it from appearing.
@@ -102,6 +111,9 @@ def convert(
         digests: dict[str, str] = {}
         tensors = _lazy_tensors(checkpoint, kept, dtype, report, digests, progress)
         about = About() if judged is None else About(judged.config, judged.head)
+        state = optimizer_file(checkpoint.files) if optimizer and judged is not None else None
+        if state is not None:
+            about = _with_optimizer(about, state, form, staging, report)
         files = write_checkpoint(staging, tensors, max_shard_size=max_shard_size, form=to, about=about)
         report.files = tuple(target / file.name for file in files)
         report.tensors = len(tensors)
@@ -110,6 +122,35 @@ def convert(
         if check is not None:
             check(staging)
     return report
+
+
+def _with_optimizer(about: About, file: Path, form: Form, staging: Path, report: ConversionReport) -> About:
+    """Put an optimizer's state beside the new checkpoint, or into what is to be written of it."""
+    try:
+        if form.is_native and file.name == OPTIMIZER_FILE:
+            shutil.copyfile(file, staging / OPTIMIZER_FILE)
+            report.optimizer = "copied as it is"
+            return about
+        state = read_optimizer(file, about.config, about.head)
+        report.optimizer = f"carried along, after {state.step:,} steps"
+        defaults = {name: value for name, value in _ADAMW.items() if getattr(state, name) is None}
+        if defaults:
+            # Keras's files of weights hold no settings.
+            told = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in defaults.items())
+            report.optimizer += f"; the source does not say its settings, which are now PyTorch's defaults: {told}"
+            state = replace(state, **defaults)
+        report.left_out = {
+            name: reason for name, reason in report.left_out.items() if not name.startswith(KERAS_VARIABLES_PLACE)
+        }
+        if form.name in ("keras", "keras-weights"):
+            variables = keras_variables(state, about.config, about.head)
+            return replace(about, optimizer=variables, compiled=compile_config(state) if form.name == "keras" else {})
+        write_optimizer(staging / OPTIMIZER_FILE, state, about.config, about.head)
+    except (CheckpointError, InputError) as error:
+        raise CheckpointError(
+            f"{error} The model can be converted without its optimizer's state: optimizer=False (--no-optimizer)."
+        ) from error
+    return about
 
 
 def _account(judged: Judgement, report: ConversionReport, where: str, must_be_whole: bool) -> None:

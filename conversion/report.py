@@ -23,6 +23,7 @@ class ConversionReport:
         renamed: what the source called a tensor, by its name on the Hub today, where the two differ.
         left_out: the source's tensors that were not written, each with the reason.
         missing: tensors of the model that the source lacks, and so the result.
+        optimizer: what became of the optimizer's state; empty if there was none.
         copied: the files that went along.
     """
 
@@ -39,6 +40,7 @@ class ConversionReport:
     renamed: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    optimizer: str = ""
     copied: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -63,6 +65,8 @@ class ConversionReport:
             lines.append(f"left out, {reason}: {_listed(names)}")
         if self.missing:
             lines.append(f"not in the source, and so not here: {_listed(self.missing)}")
+        if self.optimizer:
+            lines.append(f"the optimizer's state: {self.optimizer}")
         lines.append(f"copied along: {', '.join(self.copied) or 'nothing'}")
         if "config.json" not in self.copied:
             lines.append("there was no config.json, without which no model can be opened: add one")

@@ -39,7 +39,7 @@ def check_target(target: Path, force: bool) -> None:
         if form.file_name
     )
     for entry in sorted(target.iterdir()):
-        if entry.is_dir() or not (entry.name in COMPANIONS or re.fullmatch(weights, entry.name)):
+        if entry.is_dir() or not (entry.name in (*COMPANIONS, "optimizer.pt") or re.fullmatch(weights, entry.name)):
             raise InputError(
                 f"{target} holds {entry.name!r}, which is no part of a checkpoint and would be lost; "
                 "move it away, or name a new folder."

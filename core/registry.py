@@ -166,7 +166,7 @@ def tokenizer_class(model_type: str, *, fast: bool) -> type[Any]:
 
 
 def public_names() -> Iterator[tuple[str, str]]:
-    """Yield every public class name of the root package with the module (relative to the root) that holds it."""
+    """Yield every public name of the root package with the module (relative to the root) that holds it."""
     yield "AutoConfig", ".core.auto"
     yield "AutoTokenizer", ".tokenization.auto"
     for family in FAMILIES.values():
@@ -178,6 +178,7 @@ def public_names() -> Iterator[tuple[str, str]]:
             for head in family.heads:
                 yield family.model_name(head, framework), f".{framework}.{family.model_type}"
     yield "TFAdamW", ".tf.optimizers"
+    yield "pipeline", ".core.inference"
     for head in all_heads():
         name = "AutoModel" if head == "Model" else f"AutoModel{head}"
         yield name, ".pt.auto"

@@ -165,7 +165,8 @@ def save(state: Any, tensors: Mapping[str, TensorLike], path: Path) -> None:
                     assert len(content) == entry.file_size
                 else:
                     content = memoryview(source.read(entry))
-                _store(target, entry.filename, content)
+                # torch calls the archive's folder after the file, whose name is a passing one.
+                _store(target, f"archive/{entry.filename.partition('/')[2]}", content)
     finally:
         hollow.unlink(missing_ok=True)
 

@@ -185,3 +185,64 @@ def test_what_is_not_known_is_refused_before_anything_is_written(tmp_path: Path)
     with pytest.raises(InputError, match="huge"):
         convert(tmp_path / "a", tmp_path / "b", max_shard_size="huge")
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_one_head_of_several_is_written_and_the_rest_is_named(tmp_path: Path) -> None:
+    tensors = make_checkpoint(tmp_path / "a", "ForPreTraining", classifier_activation=True)
+    report = convert(tmp_path / "a", tmp_path / "b", head="ForMaskedLM")
+    # The pooler serves the next sentence alone.
+    unused = {name for name in tensors if "seq_relationship" in name or "pooler" in name}
+    assert set(report.left_out) == unused
+    assert all("no part of MobileBertForMaskedLM" in reason for reason in report.left_out.values())
+    assert_equal(read_all(tmp_path / "b"), {name: tensors[name] for name in tensors.keys() - unused})
+    config = json.loads((tmp_path / "b" / "config.json").read_text())
+    assert config["architectures"] == ["MobileBertForMaskedLM"]
+    convert(tmp_path / "a", tmp_path / "c", head="Model")
+    encoder = {name.removeprefix("mobilebert."): tensor for name, tensor in tensors.items() if "cls." not in name}
+    assert_equal(read_all(tmp_path / "c"), encoder)
+
+
+@pytest.mark.parametrize("form", ["safetensors", "keras"])
+def test_a_head_that_the_config_names_and_the_source_lacks_is_listed_and_not_made_up(tmp_path: Path, form: str) -> None:
+    tensors = make_checkpoint(tmp_path / "a", "ForSequenceClassification")
+    lacking = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier")}
+    write_checkpoint(tmp_path / "a", lacking)
+    report = convert(tmp_path / "a", tmp_path / "b", to=form)
+    assert set(report.missing) == {"classifier.weight", "classifier.bias"}
+    assert "classifier.weight" in str(report)
+    found = {name.removeprefix("mobilebert.") for name in read_all(tmp_path / "b")}
+    assert found == {name.removeprefix("mobilebert.") for name in lacking}
+
+
+def test_the_optimizers_state_goes_along_in_every_form_unless_it_is_not_wanted(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    tensors = make_checkpoint(tmp_path / "a", "ForNextSentencePrediction")
+    parameters = {name: torch.nn.Parameter(torch.from_numpy(tensor)) for name, tensor in tensors.items()}
+    optimizer = torch.optim.AdamW(list(parameters.items()), lr=1e-3)
+    for parameter in parameters.values():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    torch.save(optimizer.state_dict(), tmp_path / "a" / "optimizer.pt")
+    before = optimizer.state_dict()["state"]
+    for form in ("torch-bin", "transformers-h5", "keras", "keras-weights"):
+        report = convert(tmp_path / "a", tmp_path / form, to=form)
+        assert report.optimizer
+        convert(tmp_path / form, tmp_path / f"{form}-back")
+        state = torch.load(tmp_path / f"{form}-back" / "optimizer.pt", weights_only=True)
+        [group] = state["param_groups"]
+        numbers = dict(zip(group["param_names"], group["params"], strict=True))
+        for index, name in enumerate(parameters):
+            for moment in ("exp_avg", "exp_avg_sq"):
+                assert torch.equal(state["state"][numbers[name]][moment], before[index][moment]), (form, name)
+        assert not convert(tmp_path / form, tmp_path / f"{form}-without", optimizer=False).optimizer
+        assert not (tmp_path / f"{form}-without" / "optimizer.pt").exists()
+
+
+def test_a_state_that_cannot_be_carried_is_an_error_with_a_way_out(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    make_checkpoint(tmp_path / "a")
+    torch.save(torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], 0.1).state_dict(), tmp_path / "a" / "optimizer.pt")
+    with pytest.raises(CheckpointError, match=r"optimizer\.pt.*--no-optimizer"):
+        convert(tmp_path / "a", tmp_path / "b", to="keras")
+    assert not (tmp_path / "b").exists()
+    convert(tmp_path / "a", tmp_path / "b", to="keras", optimizer=False)

@@ -17,6 +17,7 @@ import torch
 
 import isobert
 from isobert.conversion.checkpoint import open_checkpoint
+from isobert.conversion.convert import convert
 from isobert.conversion.formats import keras as keras_form
 from isobert.conversion.formats import keras_weights
 from isobert.conversion.formats.base import About
@@ -327,6 +328,23 @@ def test_a_keras_file_that_is_written_with_a_state_opens_ready_to_go_on(family: 
         assert_state(read_optimizer(tmp_path / name, model.config, head), keras_order(model.config, head))
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_converting_a_checkpoint_to_keras_and_back_leaves_every_bit_of_the_state(family: str, tmp_path: Path) -> None:
+    head = "ForSequenceClassification"
+    model = torch_model(family, head, seed=2)
+    model.save_pretrained(tmp_path / "model")
+    save_torch(model, tmp_path / "model" / "optimizer.pt", without("bias", "LayerNorm", "layernorm"))
+    convert(tmp_path / "model", tmp_path / "keras", to="keras")
+    convert(tmp_path / "keras", tmp_path / "back")
+    begin, end = (torch.load(tmp_path / name / "optimizer.pt") for name in ("model", "back"))
+    assert [g["params"] for g in begin["param_groups"]] == [g["params"] for g in end["param_groups"]]
+    assert begin["state"].keys() == end["state"].keys()
+    for number, held in begin["state"].items():
+        assert all(torch.equal(held[key], end["state"][number][key]) for key in ("step", "exp_avg", "exp_avg_sq"))
+    for key in ("lr", "betas", "eps", "weight_decay"):
+        assert [g[key] for g in begin["param_groups"]] == [g[key] for g in end["param_groups"]]
+
+
 def test_a_schedule_keeps_the_rate_to_itself(tmp_path: Path) -> None:
     model = isobert.TFSqueezeBertForTokenClassification(random_config("squeezebert", 1))
     schedule = keras.optimizers.schedules.PolynomialDecay(0.5, 1000, 0.25)
@@ -373,7 +391,7 @@ def test_a_frozen_part_is_carried_by_live_models(tmp_path: Path) -> None:
     assert len(returned.variables) == len(model.optimizer.variables)
 
 
-def test_bfloat16_moments_keep_their_bits(tmp_path: Path) -> None:
+def test_bfloat16_moments_keep_their_bits_and_one_state_is_always_one_file(tmp_path: Path) -> None:
     model = torch_model("convbert", "ForTokenClassification", seed=1).to(torch.bfloat16)
     named = dict(model.named_parameters())
     optimizer = torch.optim.AdamW(named.values(), **SETTINGS)
@@ -383,6 +401,8 @@ def test_bfloat16_moments_keep_their_bits(tmp_path: Path) -> None:
     torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
     state = read_optimizer(tmp_path / "optimizer.pt", model.config, "ForTokenClassification")
     write_optimizer(tmp_path / "again.pt", state, model.config, "ForTokenClassification")
+    write_optimizer(tmp_path / "third.pt", state, model.config, "ForTokenClassification")
+    assert (tmp_path / "again.pt").read_bytes() == (tmp_path / "third.pt").read_bytes()
     again = torch.load(tmp_path / "again.pt")
     optimizer.load_state_dict(again)
     for number, held in torch.load(tmp_path / "optimizer.pt")["state"].items():
