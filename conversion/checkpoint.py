@@ -17,6 +17,7 @@ from ..core.hub import make_folder, read_json, resolve_file, write_json
 from ..errors import CheckpointError, CheckpointNotFoundError, InputError
 from .formats import FORMS, About, Form, LazyTensor, TensorFile, TensorLike, form_of, recognised, writable_forms
 from .formats.base import byte_size
+from .formats.digest import digest_of
 from .formats.foreign import ForeignFile
 from .formats.tf1_config import hub_config
 from .matching import LoadPlan, LoadReport, match_tensors
@@ -92,14 +93,18 @@ class Checkpoint:
         """
         return self._holder(name).read(name)
 
-    def check(self) -> None:
-        """Read through the files and compare the checksums that their forms keep.
+    def check(self, digests: Mapping[str, str] | None = None) -> None:
+        """Compare the checksums that the forms of the files keep with their content.
+
+        Args:
+            digests: of tensors that were read, by name, which then need not be read again; see `digest_of`.
 
         Raises:
             CheckpointError: one differs from its content.
         """
-        for file in self._open:
-            file.check()
+        known = digests or {}
+        for file in dict.fromkeys(self._open):
+            file.check(lambda name: known.get(name) or digest_of(name, self.read(name)))
 
     def close(self) -> None:
         """Let go of the files."""

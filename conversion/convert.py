@@ -18,9 +18,9 @@ from ..core.hub import resolve_file, write_json
 from ..errors import CheckpointError, ConfigError, InputError
 from .checkpoint import Checkpoint, open_checkpoint, write_checkpoint
 from .describe import Judgement, judge
-from .digest import digest_of, digest_of_all
 from .expected import expected_tensors
 from .formats import About, Form, LazyTensor, form_of, writable_forms
+from .formats.digest import digest_of, digest_of_all
 from .names import FAMILY_NAMES, FamilyNames, family_names
 from .optimizer import OPTIMIZER_FILE, optimizer_file, read_optimizer, write_optimizer
 from .optimizer_keras import KERAS_VARIABLES_PLACE, compile_config, keras_variables
@@ -91,7 +91,6 @@ def convert(
         raise InputError(f"{dst} is the checkpoint itself; name a new folder.")
     check_target(target, force)
     with open_checkpoint(src) as checkpoint, appearing(target) as staging:
-        checkpoint.check()
         report = ConversionReport(checkpoint.form, to, dtype=dtype, left_out=dict(checkpoint.left_out))
         judged = judge(checkpoint, head, str(src))
         if judged is not None and judged.plan.report.missing and head is None and judged.heads_found:
@@ -108,13 +107,15 @@ def convert(
         elif head is not None or not form.is_native:
             raise CheckpointError(f"{src} has no config.json, which says what the tensors belong to: add the model's.")
         report.copied = _copy_companions(src, staging, checkpoint.config, judged, dtype)
+        read: dict[str, str] = {}
         digests: dict[str, str] = {}
-        tensors = _lazy_tensors(checkpoint, kept, dtype, report, digests, progress)
-        about = About() if judged is None else About(judged.config, judged.head)
+        tensors = _lazy_tensors(checkpoint, kept, dtype, report, read, digests, progress)
+        about = About(digests=digests) if judged is None else About(judged.config, judged.head, digests)
         state = optimizer_file(checkpoint.files) if optimizer and judged is not None else None
         if state is not None:
             about = _with_optimizer(about, state, form, staging, report)
         files = write_checkpoint(staging, tensors, max_shard_size=max_shard_size, form=to, about=about)
+        checkpoint.check(read)
         report.files = tuple(target / file.name for file in files)
         report.tensors = len(tensors)
         report.parameters = sum(prod(tensor.shape) for tensor in tensors.values())
@@ -290,10 +291,14 @@ def _lazy_tensors(
     kept: Mapping[str, str],
     dtype: str | None,
     report: ConversionReport,
+    read: dict[str, str],
     digests: dict[str, str],
     progress: Progress | None,
 ) -> dict[str, LazyTensor]:
-    """Describe the tensors to write; each is read, cast, measured and digested when its turn comes."""
+    """Describe the tensors to write; each is read, cast and measured when its turn comes.
+
+    The digests of what was read, by the source's names, and of what is written are put into `read` and `digests`.
+    """
 
     def describe(modern: str, name: str) -> LazyTensor:
         held = numpy_dtype(checkpoint, name)
@@ -304,8 +309,9 @@ def _lazy_tensors(
 
         def load() -> np.ndarray:
             array = checkpoint.read(name)
+            read[name] = digest_of(name, array)
             cast = array if array.dtype == wanted else _cast(modern, array, wanted, report)
-            digests[modern] = digest_of(modern, cast)
+            digests[modern] = read[name] if cast is array else digest_of(modern, cast)
             done[0] += cast.nbytes
             if progress is not None:
                 progress(modern, done[0], total)

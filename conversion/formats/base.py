@@ -26,8 +26,11 @@ class TensorFile(Protocol):
     def read(self, name: str) -> np.ndarray:
         """Read one tensor."""
 
-    def check(self) -> None:
-        """Read through what the form keeps checksums of.
+    def check(self, digest: Callable[[str], str]) -> None:
+        """Compare the checksums that the form keeps with the content.
+
+        Args:
+            digest: returns the digest of a tensor by its name.
 
         Raises:
             CheckpointError: a checksum is not that of the content.
@@ -58,12 +61,14 @@ class About:
     Attributes:
         config: the model's config; None if there is none, which forms that name the model's class refuse.
         head: the model's name after its family's, such as "ForMaskedLM"; "Model" is the bare encoder.
+        digests: those of the tensors that have been loaded, by name, so that they need not be computed again.
         optimizer: the variables of the model's optimizer by number, for Keras's files.
         compiled: what Keras notes of how the model was compiled; nothing if it was not.
     """
 
     config: Any = None
     head: str = "Model"
+    digests: Mapping[str, str] = field(default_factory=dict)
     optimizer: Mapping[str, TensorLike] = field(default_factory=dict)
     compiled: Mapping[str, Any] = field(default_factory=dict)
 

@@ -109,7 +109,7 @@ class ForeignFile:
         tensor, layout = self._tensors[name]
         return aligned(to_hub(tensor.load(), layout), tensor.dtype)
 
-    def check(self) -> None:
+    def check(self, digest: Callable[[str], str]) -> None:
         """Do nothing: the form keeps no checksums but those that reading checks."""
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -101,7 +101,7 @@ class KerasFile(ForeignFile):
                 f"{f' and {len(wrong) - 5} more' if len(wrong) > 5 else ''}. Save the model again."
             )
 
-    def check(self) -> None:
+    def check(self, digest: Callable[[str], str]) -> None:
         """Read all weights once and hold them to the archive's checksum.
 
         Raises:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...errors import CheckpointError
 from .base import About, TensorLike, aligned_empty, byte_size, elements_of
+from .digest import digest_of_all, digest_of_elements
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype(np.float64),
@@ -31,10 +31,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 
 _DIGEST = "sha256"
-"""The metadata's key of the digest of the file, itself taken as zeros, which files written here carry."""
+"""The metadata's key of the digest of all tensors (see `digest_of_all`), which files written here carry."""
 _NO_DIGEST = "0" * 64
-
-_CHUNK = 2**24
 
 
 def recognises(path: Path) -> bool:
@@ -66,8 +64,7 @@ class SafetensorsFile:
                 "Fetch or save it again."
             ) from error
         length = int.from_bytes(self._file.read(8), "little")
-        self._header = self._file.read(length)
-        header = json.loads(self._header)
+        header = json.loads(self._file.read(length))
         self._digest = header.pop("__metadata__", {}).get(_DIGEST)
         self._entries = dict(sorted(header.items(), key=lambda item: item[1]["data_offsets"]))
         self._data = 8 + length
@@ -103,21 +100,15 @@ class SafetensorsFile:
             raise CheckpointError(f"{self.path} ends within tensor {name}: it was cut short after it had been opened.")
         return array.byteswap() if sys.byteorder == "big" else array
 
-    def check(self) -> None:
-        """Compare the content with the digest in the header, if there is one.
+    def check(self, digest: Callable[[str], str]) -> None:
+        """Compare the tensors with the digest in the header, if there is one.
 
         Raises:
             CheckpointError: they differ.
         """
-        if self._digest is None:
-            return
-        digest = hashlib.sha256(self._header.replace(self._digest.encode(), _NO_DIGEST.encode(), 1))
-        self._file.seek(self._data)
-        while chunk := self._file.read(_CHUNK):
-            digest.update(chunk)
-        if digest.hexdigest() != self._digest:
+        if self._digest is not None and digest_of_all({name: digest(name) for name in self.names()}) != self._digest:
             raise CheckpointError(
-                f"{self.path} has changed since it was written: its content is not that of the digest in its header. "
+                f"{self.path} has changed since it was written: its tensors are not those of the digest in its header. "
                 "It is damaged; fetch or save it again."
             )
 
@@ -132,7 +123,7 @@ def write(path: Path, tensors: Mapping[str, TensorLike], about: About | None = N
     The library's own writer wants all of a file's tensors at once, which for a lazily converted checkpoint would be
     all of its memory; hence this one. The layout is the format's: the header's length as 8 bytes, the header as JSON
     padded with blanks to a multiple of 8, then the elements, little-endian, without gaps. The header says `format: pt`,
-    which other readers insist on, and has the SHA-256 of itself and the elements, filled in at the end.
+    which other readers insist on, and has the digest of the tensors, filled in at the end.
 
     Raises:
         CheckpointError: a tensor's dtype has no place in this form.
@@ -150,13 +141,15 @@ def write(path: Path, tensors: Mapping[str, TensorLike], about: About | None = N
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
-        digest = hashlib.sha256(text)
+        digests = {}
+        known = about.digests if about is not None else {}
         for name in order:
-            content = elements_of(name, tensors[name])
-            digest.update(content)
-            file.write(content)
+            tensor = tensors[name]
+            elements = elements_of(name, tensor)
+            file.write(elements)
+            digests[name] = known.get(name) or digest_of_elements(tensor.dtype.name, tensor.shape, elements)
         file.seek(8 + text.index(_NO_DIGEST.encode()))
-        file.write(digest.hexdigest().encode())
+        file.write(digest_of_all(digests).encode())
 
 
 def _code(name: str, tensor: TensorLike) -> str:

@@ -91,7 +91,7 @@ class TorchBinFile:
             self._tensors, self._touched = self._pick(unpickle(self.path), self.path), 0
         return copy
 
-    def check(self) -> None:
+    def check(self, digest: Callable[[str], str]) -> None:
         """Compare each part of the archive with its checksum; files of torch before 1.6 have none.
 
         Raises:

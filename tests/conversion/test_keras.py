@@ -140,7 +140,7 @@ def test_keras_opens_what_is_written_with_equal_variables_and_outputs(saved: Sav
 def assert_holds(path: Path, expected: dict[str, np.ndarray]) -> None:
     file = OPEN[path.name](path)
     try:
-        file.check()
+        file.check(str)
         assert {name: (file.shape(name), file.dtype(name)) for name in file.names()} == {
             name: (array.shape, array.dtype.name) for name, array in expected.items()
         }
@@ -265,7 +265,7 @@ def test_one_tensor_at_a_time_is_in_memory(tmp_path: Path) -> None:
         _, wrote = tracemalloc.get_traced_memory()
         tracemalloc.reset_peak()
         file = OPEN[name](tmp_path / name)
-        file.check()
+        file.check(str)
         for key in file.names():
             file.read(key)
         _, read = tracemalloc.get_traced_memory()
@@ -301,7 +301,7 @@ def opened_whole(path: Path) -> dict[str, bytes]:
     """Open a file, check it and read everything."""
     file = OPEN[path.name](path)
     try:
-        file.check()
+        file.check(str)
         return {name: file.read(name).tobytes() for name in file.names()}
     finally:
         file.close()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .formats.base import elements_of
+from .base import elements_of
 
 
 def digest_of(name: str, array: np.ndarray) -> str:
@@ -17,8 +17,13 @@ def digest_of(name: str, array: np.ndarray) -> str:
         >>> digest_of("a", np.zeros(3))[:12], digest_of("a", np.zeros((3, 1)))[:12]
         ('7645cab9df69', '7a61c07d5d4b')
     """
-    found = hashlib.sha256(f"{array.dtype.name} {list(array.shape)} ".encode())
-    found.update(elements_of(name, array))
+    return digest_of_elements(array.dtype.name, array.shape, elements_of(name, array))
+
+
+def digest_of_elements(dtype: str, shape: Sequence[int], elements: memoryview) -> str:
+    """Return the digest of one tensor, given its elements as of `elements_of`."""
+    found = hashlib.sha256(f"{dtype} {list(shape)} ".encode())
+    found.update(elements)
     return found.hexdigest()
 
 
