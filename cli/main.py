@@ -408,7 +408,8 @@ def train(
         Framework | None, typer.Option(help="What to train in. By default what is installed, PyTorch first.")
     ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(help="A folder with a tokenizer or its vocabulary, or a Hub name. By default MODEL's.")
+        str | None,
+        typer.Option(help="A vocabulary's file, a folder with a tokenizer, or a Hub name. By default MODEL's."),
     ] = None,
     columns: Annotated[
         str | None,
@@ -451,7 +452,7 @@ def train(
     ),
 )
 def evaluate(
-    task: Annotated[str, typer.Option(help="What the model was trained for, such as [cyan]text-classification[/cyan].")],
+    task: Annotated[str, typer.Option(help="What to measure, such as [cyan]text-classification[/cyan].")],
     model: Annotated[str, typer.Option(help="A folder with a checkpoint that was trained for it, or a Hub name.")],
     data: Annotated[
         str,

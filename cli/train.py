@@ -1,4 +1,4 @@
-"""`isobert train` and `isobert evaluate`: a run from files to a checkpoint, and the figures of a checkpoint on a file."""
+"""`isobert train` and `isobert evaluate`: from files to a checkpoint, and to the figures of a checkpoint."""
 
 from __future__ import annotations
 
@@ -143,10 +143,13 @@ def _has_weights(folder: Path) -> bool:
 def _tokenizer(name: str | None, model: str, config: PretrainedConfig) -> Any:
     """Open the tokenizer: the model's own, that of another folder, or one that a vocabulary makes."""
     if name is not None:
-        return tokenizer_class(config.model_type, fast=True).from_pretrained(name)
+        found = tokenizer_class(config.model_type, fast=True)
+        # A vocabulary's file makes a tokenizer; a folder may say more about it.
+        return found(name) if Path(name).is_file() else found.from_pretrained(name)
     if not Path(model).is_dir() and "/" not in model:
         raise InputError(
-            f"{model} is a size, and a new model has no tokenizer: give one with --tokenizer, a folder or Hub name."
+            f"{model} is a size, and a new model has no tokenizer: give a vocabulary's file, a folder, or a Hub name "
+            "with --tokenizer."
         )
     return import_part(".tokenization.auto").AutoTokenizer.from_pretrained(model)
 

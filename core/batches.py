@@ -26,7 +26,7 @@ class Batch:
         rows: the indices of the rows, int64.
         counted: bool, one a row; false for a row that only fills up the last batch, and was counted before.
         length: what rows are padded to, the same in every process.
-        tokens: how many tokens the rows have without padding.
+        tokens: how many tokens the rows that count have, without padding.
         seed: the order's seed.
     """
 
@@ -60,7 +60,7 @@ class Batches:
         most: the longest padded length; it need not be a multiple.
         buckets: the only lengths to pad to, in the place of multiples: few shapes, as an accelerator wants that
             compiles for each.
-        fill: whether to fill up the last batch with rows of the epoch's beginning, so that all batches are of one size.
+        fill: whether to fill up the last batch with its own rows again, so that all batches are of one size.
         process, processes: which of how many processes this is.
 
     Raises:
@@ -124,7 +124,7 @@ class Batches:
             if index >= start:
                 counted = np.arange(len(rows)) < real
                 length = self.padded(int(self.lengths[rows].max()))
-                tokens = int(self.lengths[rows[part]].sum())
+                tokens = int(self.lengths[rows[part][counted[part]]].sum())
                 yield Batch(epoch, index, rows[part], counted[part], length, tokens, self.seed)
 
     def padded(self, length: int) -> int:
@@ -152,7 +152,8 @@ class Batches:
             batches += [(rows, len(rows)) for rows in _cut(together, self.batch_size)]
         rows, real = batches[-1]
         if self.fill and real < self.batch_size:
-            batches[-1] = np.concatenate([rows, np.resize(order, self.batch_size - real)]), real
+            # Rows of its own make it no longer, so what counts is computed as if there were no others.
+            batches[-1] = np.resize(rows, self.batch_size), real
         if self.shuffle:
             # The last one stays where it is: it may be smaller, or hold rows that do not count.
             batches = [batches[index] for index in (*random.permutation(len(batches) - 1), -1)]

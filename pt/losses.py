@@ -1,7 +1,7 @@
 """The losses of all task heads.
 
-A class label of -100 does not count. A mean over no label at all is 0, not NaN. Half-precision logits are taken to
-float32 first, since sums over a vocabulary lose too much in less.
+A class label of -100 does not count, nor does a label of another kind that is NaN. A mean over no label at all is 0,
+not NaN. Half-precision logits are taken to float32 first, since sums over a vocabulary lose too much in less.
 """
 
 from __future__ import annotations
@@ -42,15 +42,17 @@ def cross_entropy(logits: Tensor, labels: Tensor, name: str = "labels") -> Tenso
 
 
 def mean_squared_error(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean of `(logits - labels)^2`, for `logits` and `labels` of one shape."""
+    """Return the mean of `(logits - labels)^2` over all labels but NaN; `logits` and `labels` have one shape."""
     logits = _at_least_single(logits)
-    return F.mse_loss(logits, labels.to(logits.dtype))
+    labels, counted = _without_nan(labels.to(logits.dtype))
+    return _mean(F.mse_loss(logits, labels, reduction="none"), counted)
 
 
 def binary_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean over all labels of a yes-or-no loss; `logits` and `labels` (0 to 1) have one shape."""
+    """Return the mean over all labels, but NaN, of a yes-or-no loss; `logits` and `labels` (0 to 1) have one shape."""
     logits = _at_least_single(logits)
-    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+    labels, counted = _without_nan(labels.to(logits.dtype))
+    return _mean(F.binary_cross_entropy_with_logits(logits, labels, reduction="none"), counted)
 
 
 def sequence_classification_loss(logits: Tensor, labels: Tensor, config: PretrainedConfig) -> Tensor:
@@ -101,6 +103,17 @@ def _position_loss(logits: Tensor, positions: Tensor, name: str) -> Tensor:
         raise InputError(f"{name} has dtype {positions.dtype}; give integers.")
     inside = (positions >= 0) & (positions < logits.shape[-1])
     return cross_entropy(logits, positions.masked_fill(~inside, IGNORED_LABEL))
+
+
+def _without_nan(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return labels with 0 in the place of NaN, and which were none: through a NaN no gradient would come back."""
+    counted = ~labels.isnan()
+    return labels.masked_fill(~counted, 0), counted
+
+
+def _mean(each: Tensor, counted: Tensor) -> Tensor:
+    """Return the mean of what counts, 0 if nothing does."""
+    return each.masked_fill(~counted, 0).sum() / counted.sum().clamp(min=1)
 
 
 def _at_least_single(logits: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The losses of all task heads.
 
-A class label of -100 does not count. A mean over no label at all is 0, not NaN. Half-precision logits are taken to
-float32 first, since sums over a vocabulary lose too much in less.
+A class label of -100 does not count, nor does a label of another kind that is NaN. A mean over no label at all is 0,
+not NaN. Half-precision logits are taken to float32 first, since sums over a vocabulary lose too much in less.
 """
 
 from __future__ import annotations
@@ -38,21 +38,22 @@ def cross_entropy(logits: Any, labels: Any, name: str = "labels") -> Any:
     logits = _at_least_single(logits)
     counted = ops.not_equal(labels, IGNORED_LABEL)
     each = ops.sparse_categorical_crossentropy(ops.where(counted, labels, 0), logits, from_logits=True)
-    total = ops.sum(ops.where(counted, each, 0.0))
-    return total / ops.cast(ops.maximum(ops.sum(ops.cast(counted, "int32")), 1), logits.dtype)
+    return _mean(each, counted)
 
 
 def mean_squared_error(logits: Any, labels: Any) -> Any:
-    """Return the mean of `(logits - labels)^2`, for `logits` and `labels` of one shape."""
+    """Return the mean of `(logits - labels)^2` over all labels but NaN; `logits` and `labels` have one shape."""
     logits = _at_least_single(logits)
-    return ops.mean(ops.square(logits - ops.cast(labels, logits.dtype)))
+    labels, counted = _without_nan(ops.cast(labels, logits.dtype))
+    return _mean(ops.square(logits - labels), counted)
 
 
 def binary_cross_entropy(logits: Any, labels: Any) -> Any:
-    """Return the mean over all labels of a yes-or-no loss; `logits` and `labels` (0 to 1) have one shape."""
+    """Return the mean over all labels, but NaN, of a yes-or-no loss; `logits` and `labels` (0 to 1) have one shape."""
     logits = _at_least_single(logits)
+    labels, counted = _without_nan(ops.cast(labels, logits.dtype))
     # -label * log(sigmoid(logit)) - (1 - label) * log(1 - sigmoid(logit))
-    return ops.mean(ops.softplus(logits) - logits * ops.cast(labels, logits.dtype))
+    return _mean(ops.softplus(logits) - logits * labels, counted)
 
 
 def sequence_classification_loss(logits: Any, labels: Any, config: PretrainedConfig) -> Any:
@@ -100,6 +101,18 @@ def _position_loss(logits: Any, positions: Any, name: str) -> Any:
     length = ops.cast(ops.shape(logits)[-1], positions.dtype)
     inside = ops.logical_and(positions >= 0, positions < length)
     return cross_entropy(logits, ops.where(inside, positions, IGNORED_LABEL))
+
+
+def _without_nan(labels: Any) -> tuple[Any, Any]:
+    """Return labels with 0 in the place of NaN, and which were none: through a NaN no gradient would come back."""
+    counted = ops.logical_not(ops.isnan(labels))
+    return ops.where(counted, labels, 0.0), counted
+
+
+def _mean(each: Any, counted: Any) -> Any:
+    """Return the mean of what counts, 0 if nothing does."""
+    total = ops.sum(ops.where(counted, each, 0.0))
+    return total / ops.cast(ops.maximum(ops.sum(ops.cast(counted, "int32")), 1), each.dtype)
 
 
 def _at_least_single(logits: Any) -> Any:

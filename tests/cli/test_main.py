@@ -41,7 +41,7 @@ def test_the_version_is_the_packages() -> None:
     assert (result.exit_code, result.stdout) == (0, f"isobert {isobert.__version__}\n")
 
 
-@pytest.mark.parametrize("command", [[], ["info"], ["convert"], ["trim"], ["verify"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["info"], ["convert"], ["trim"], ["predict"], ["verify"], ["demo"]])
 def test_help_explains_every_option(command: list[str]) -> None:
     result = run(*command, "--help")
     assert result.exit_code == 0

@@ -74,6 +74,9 @@ def test_a_filled_last_batch_counts_every_row_once(count: int) -> None:
     batches = list(Batches(LENGTHS[:count], 8, fill=True).epoch(0))
     assert all(len(batch.rows) == 8 for batch in batches)
     assert sorted(np.concatenate([batch.rows[batch.counted] for batch in batches])) == list(range(count))
+    # What fills it up makes it no longer, and its tokens count once.
+    for batch, bare in zip(batches, Batches(LENGTHS[:count], 8).epoch(0), strict=True):
+        assert (batch.length, batch.tokens) == (bare.length, bare.tokens)
 
 
 def test_processes_share_each_batch() -> None:
