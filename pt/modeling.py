@@ -50,6 +50,17 @@ class PreTrainedModel(nn.Module):
         super().__init__()
         self.config = config
 
+    def __call__(self, *args: Any, return_dict: bool | None = None, **kwargs: Any) -> Any:
+        """Call the model with the arguments of `forward`.
+
+        Args:
+            args: arguments in order.
+            return_dict: False returns the output's values as a tuple; code that is written for transformers asks so.
+            kwargs: arguments by name.
+        """
+        output = super().__call__(*args, **kwargs)
+        return output.to_tuple() if return_dict is False else output
+
     # The parts that a family supplies for the heads of `heads.py`.
 
     def make_base_model(self, add_pooling_layer: bool) -> PreTrainedModel:
@@ -132,8 +143,26 @@ class PreTrainedModel(nn.Module):
         self.config = self.base_model.config = config
         return embeddings
 
-    def gradient_checkpointing_enable(self) -> None:
-        """Trade time for memory in training: keep each layer's input alone, and compute the rest of it again."""
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether layers are computed again in the backward pass."""
+        return any(module.gradient_checkpointing for module in self.modules() if isinstance(module, Encoder))
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
+        """Trade time for memory in training: keep each layer's input alone, and compute the rest of it again.
+
+        Args:
+            gradient_checkpointing_kwargs: what transformers' `Trainer` passes. There is one way to do this here, which
+                is `{"use_reentrant": False}`.
+
+        Raises:
+            InputError: another way is asked for.
+        """
+        if gradient_checkpointing_kwargs and dict(gradient_checkpointing_kwargs) != {"use_reentrant": False}:
+            raise InputError(
+                f"gradient_checkpointing_kwargs is {gradient_checkpointing_kwargs!r}; leave it out, or give "
+                '{"use_reentrant": False}.'
+            )
         self._set_gradient_checkpointing(True)
 
     def gradient_checkpointing_disable(self) -> None:
@@ -227,6 +256,15 @@ class PreTrainedModel(nn.Module):
         tensors = {name: _to_lazy(parameter) for name, parameter in self.named_parameters()}
         write_checkpoint(folder, tensors, max_shard_size=max_shard_size)
         self.config.for_checkpoint(type(self).__name__, str(self.dtype).removeprefix("torch.")).save_pretrained(folder)
+
+    @property
+    def _keys_to_ignore_on_save(self) -> list[str]:
+        """Names that a checkpoint leaves out, since each shares its tensor with a name before it.
+
+        Transformers' `Trainer` asks for them when it has loaded a checkpoint that lacks them.
+        """
+        written = {name for name, _ in self.named_parameters()}
+        return [name for name, _ in self.named_parameters(remove_duplicate=False) if name not in written]
 
     # Comparison with another framework.
 

@@ -65,7 +65,7 @@ def optimizer_state(wrapped: nn.Module, optimizer: torch.optim.Optimizer, *, is_
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    named = get_optimizer_state_dict(wrapped, optimizer, options=options)
+    named: Any = get_optimizer_state_dict(wrapped, optimizer, options=options)
     # By name there, by number in what an optimizer without shards takes over.
     names = [name for group in named.get("param_groups", ()) for name in group["params"]]
     numbers = {name: number for number, name in enumerate(names)}
@@ -95,7 +95,7 @@ def restore_optimizer(
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
 
     names = {n: name for group in groups for n, name in zip(group["params"], group["param_names"], strict=True)}
-    named = {
+    named: Any = {
         "state": {names[number]: held for number, held in state["state"].items()},
         "param_groups": [
             {key: value for key, value in group.items() if key != "param_names"} | {"params": group["param_names"]}

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,13 +20,13 @@ from ..core.schedules import learning_rate_at
 from ..core.tasks.base import Arrays, Task
 from ..core.training.history import History, ProgressBar
 from ..core.training.options import TrainingOptions
-from ..core.training.plan import NEXT_SENTENCE, Data, TrainingPlan, decays, prepare, read_data, source_of
+from ..core.training.plan import Data, TrainingPlan, decays, prepare, read_data, source_of
 from ..core.training.report import Outcome, write_report
 from ..core.training.state import NEW_CHECKPOINT, RunState, last_checkpoint, new_checkpoint, publish_checkpoint
 from ..core.training.stopping import Stop, stops_politely
-from ..errors import InputError, MissingDependencyError
-from .inference import Pipeline, find_device
-from .losses import cross_entropy
+from ..errors import InputError
+from .acceleration import accelerator_of, shared_loss
+from .inference import Pipeline
 from .modeling import PreTrainedModel
 from .resuming import (
     RANDOM_FILE,
@@ -39,8 +39,7 @@ from .resuming import (
     whole_weights,
 )
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+_SHAPES = 64  # how many a model is compiled for
 
 # Devices on which AdamW makes the whole step in one kernel.
 _FUSED = ("cuda", "cpu", "xpu", "mps")
@@ -93,7 +92,7 @@ class Trainer:
         self.options = TrainingOptions() if options is None else options
         self.progress = progress
         self.history = History()
-        self.accelerator = _accelerator(self.options)
+        self.accelerator = accelerator_of(self.options)
 
     def evaluate(self, data: Data) -> dict[str, float]:
         """Return the task's metrics on examples with labels, or on a file of them.
@@ -119,7 +118,7 @@ class Trainer:
 
         Raises:
             InputError: an example does not suit the model, a run that is to go on was begun with other settings or
-                data, the folder holds a run that is not to go on, or the loss is no finite number.
+                data or in Keras, the folder holds a run that is not to go on, or the loss is no finite number.
             CheckpointError: the checkpoint to go on from is damaged.
         """
         options, accelerator, output = self.options, self.accelerator, Path(output)
@@ -202,6 +201,11 @@ class _Run:
         if checkpoint is not None:
             self.state = RunState.load(checkpoint)
             self.state.check_data(len(plan.features), output)
+            if self.state.framework != "pt":
+                raise InputError(
+                    f"{output} was begun in Keras, whose checkpoint of a run PyTorch does not read: go on there "
+                    "(--framework tf)."
+                )
         self.pipeline = trainer._pipeline()
         if held_out is not None:
             self.held_out_features = self.task.encode(held_out, self.tokenizer, self.model.config, self.options)
@@ -214,7 +218,9 @@ class _Run:
         if self.options.gradient_checkpointing:
             self.model.gradient_checkpointing_enable()
         if self.options.compile:
-            self.model.compile(dynamic=False if self.options.buckets else None)
+            # Once for each shape: PyTorch 2.13 fails on sizes that it leaves open. Past the limit it would not compile.
+            torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _SHAPES)
+            self.model.compile(dynamic=False)
         if checkpoint is not None:
             saved = type(self.model).from_pretrained(checkpoint, dtype=wide)
             self.model.load_state_dict(saved.state_dict())
@@ -287,7 +293,7 @@ class _Run:
                 inputs = self._tensors(arrays)
                 # Accelerate's mean over the processes becomes a sum by their number.
                 shares = {n: counts[n] * self.accelerator.num_processes / totals[n] for n in counts}
-                loss = _shared_loss(self.wrapped(**inputs), inputs, shares)
+                loss = shared_loss(self.wrapped(**inputs), inputs, shares)
                 self.accelerator.backward(loss)
                 losses.append(loss.detach())
         if self.options.max_grad_norm is not None:
@@ -418,52 +424,3 @@ class _Run:
             return False
         told = torch.tensor(float(stop.asked), device=self.accelerator.device)
         return bool(self.accelerator.reduce(told, "sum") > 0)
-
-
-def _accelerator(options: TrainingOptions) -> Accelerator:
-    """Return what carries processes and precision.
-
-    Raises:
-        InputError: there is no such device.
-        MissingDependencyError: accelerate, or for a TPU torch_xla, is not installed.
-    """
-    try:
-        from accelerate import Accelerator
-        from accelerate.state import AcceleratorState, PartialState
-        from accelerate.utils import GradientAccumulationPlugin
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            "Training with PyTorch needs accelerate, which is not installed: pip install 'isobert[pt,train]'."
-        ) from error
-    on_cpu = False
-    if options.device == "tpu":
-        try:
-            import torch_xla  # noqa: F401
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError(
-                "A TPU needs torch_xla, which is not installed: pip install 'torch_xla[tpu]', or train with Keras."
-            ) from error
-    else:
-        # Accelerate shares work among processes without a GPU only if it is told to.
-        on_cpu = find_device(options.device).type == "cpu"
-    # Accelerate remembers the first device and precision of a process, and this run may have others.
-    AcceleratorState._reset_state(reset_partial_state=not PartialState._shared_state.get("num_processes", 1) > 1)
-    mixed = {"bfloat16": "bf16", "float16": "fp16"}.get(options.dtype, "no")
-    return Accelerator(
-        cpu=on_cpu,
-        mixed_precision=mixed,
-        # A part's weight is this trainer's business.
-        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
-    )
-
-
-def _shared_loss(output: Mapping[str, Tensor], inputs: Mapping[str, Tensor], shares: Mapping[str, Any]) -> Tensor:
-    """Return a part's share of a step's loss: each term of it by its own share.
-
-    Where the shares of two terms differ, the loss is their sum, and one is computed again to tell them apart.
-    """
-    loss = output["loss"] * shares["labels"]
-    if NEXT_SENTENCE in shares:
-        other = cross_entropy(output["seq_relationship_logits"], inputs[NEXT_SENTENCE], NEXT_SENTENCE)
-        loss = loss + other * (shares[NEXT_SENTENCE] - shares["labels"])
-    return loss

@@ -57,6 +57,28 @@ _MADE_BY = {
 }
 
 
+def check_strategy(strategy: Any, options: TrainingOptions) -> None:
+    """Raise where a strategy cannot compute as options ask for.
+
+    Raises:
+        InputError: saying what does not go together.
+    """
+    if strategy.num_replicas_in_sync == 1 or isinstance(strategy, tf.distribute.TPUStrategy):
+        return
+    devices = strategy.extended.worker_devices
+    if options.compile and (len(devices) > 1 or "CPU" in devices[0]):
+        raise InputError(
+            "Where several devices share a step's rows, XLA compiles for GPUs with a process each: take "
+            "strategy='multiworker' and start one for each GPU, or do without compile."
+        )
+    if options.steps_per_execution > 1:
+        # TensorFlow fails on an optimizer of several devices inside a loop.
+        raise InputError(
+            f"steps_per_execution is {options.steps_per_execution}; where several devices that are no TPU share a "
+            "step's rows, it must be 1."
+        )
+
+
 def process_of(strategy: Any) -> int:
     """Return this process's number among those of a strategy; the first one writes."""
     resolver = strategy.cluster_resolver

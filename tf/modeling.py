@@ -278,6 +278,11 @@ class TFPreTrainedModel(keras.Model):
         self.train_function = self.test_function = self.predict_function = self.decode_function = None
         return embeddings
 
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether layers are computed again in the backward pass."""
+        return any(layer.gradient_checkpointing for layer in self._flatten_layers() if isinstance(layer, Encoder))
+
     def gradient_checkpointing_enable(self) -> None:
         """Trade time for memory in training: keep each layer's input alone, and compute the rest of it again.
 

@@ -25,8 +25,9 @@ from ..core.training.report import Outcome, write_report
 from ..core.training.state import RunState, last_checkpoint, new_checkpoint, publish_checkpoint
 from ..core.training.stopping import Stop, stops_politely
 from ..errors import InputError
+from .callbacks import Callbacks, Watch
 from .data import rows_computed, training_data
-from .distribution import any_of, is_multiworker, process_of, strategy_of
+from .distribution import any_of, check_strategy, is_multiworker, process_of, strategy_of
 from .inference import Pipeline, find_device, on_device
 from .modeling import TFPreTrainedModel
 from .step import TrainingStep
@@ -126,10 +127,7 @@ class TFTrainer:
         fill = options.compile or self.strategy.num_replicas_in_sync > 1 or options.device == "tpu"
         plan = prepare(self.task, self.tokenizer, self.model.config, examples, options, fill=fill)
         held_out = None if eval_data is None else read_data(self.task, eval_data, options)
-        checkpoint = self._begun(output)
-        run = _Run(self, plan, output, held_out)
-        if checkpoint is not None:
-            run.restore(checkpoint)
+        run = _Run(self, plan, output, held_out, self._begun(output))
         self.history = run.history
         with stops_politely() as stop:
             finished = run.go(stop)
@@ -185,13 +183,18 @@ class TFTrainer:
 class _Run:
     """One run of a trainer: what `fit` runs, and where it stands."""
 
-    def __init__(self, trainer: TFTrainer, plan: TrainingPlan, output: Path, held_out: Any) -> None:
+    def __init__(
+        self, trainer: TFTrainer, plan: TrainingPlan, output: Path, held_out: Any, checkpoint: Path | None
+    ) -> None:
         self.options, self.strategy, self.model = trainer.options, trainer.strategy, trainer.model
         self.tokenizer, self.task = trainer.tokenizer, trainer.task
         self.plan, self.output, self.held_out, self.show = plan, output, held_out, trainer.progress
         self.is_main = process_of(self.strategy) == 0
-        self.state = RunState(rows=len(plan.features), framework="tf")
-        self.history = History(output if self.is_main else None)
+        self.state = RunState(rows=len(plan.features))
+        if checkpoint is not None:
+            self.state = RunState.load(checkpoint)
+            self.state.check_data(len(plan.features), output)
+        self.state.framework = "tf"
         self.pipeline = trainer._pipeline()
         if held_out is not None:
             self.held_out_features = self.task.encode(held_out, self.tokenizer, self.model.config, self.options)
@@ -206,6 +209,11 @@ class _Run:
             window = self.options.log_every + self.options.steps_per_execution
             self.step = TrainingStep(self.model, self.options, plan.total_steps, window)
         self.step.seed(self.options.seed)
+        if checkpoint is not None:
+            self.load_model(checkpoint)
+            self.step.restore(checkpoint, self.state.step)
+        # What a folder holds of a run is cut off where this one begins, and not before that is known to be possible.
+        self.history = History(output if self.is_main else None, done=self.state.step)
 
     # The loop.
 
@@ -215,9 +223,9 @@ class _Run:
         self.saved = state.step
         started = time.monotonic() - state.seconds
         with ProgressBar(plan.total_steps, state.step, shown=self.show and self.is_main) as bar:
-            watch = _Watch(self, stop, bar, started)
+            watch = Watch(self, stop, bar, started)
             if not watch.settle(state.step):
-                callbacks = _Callbacks([watch], add_history=True, model=self.step)
+                callbacks = Callbacks([watch], add_history=True, model=self.step)
                 with _device_scope(self.options):
                     data = training_data(plan, state.step, self.strategy)
                     steps = plan.total_steps - state.step
@@ -311,88 +319,6 @@ class _Run:
             self.state.save(folder)
             publish_checkpoint(self.output)
 
-    def restore(self, folder: Path) -> None:
-        """Go on from a checkpoint."""
-        state = RunState.load(folder)
-        state.check_data(self.state.rows, self.output)
-        state.framework = "tf"
-        self.state = state
-        self.history = History(self.output if self.is_main else None, done=state.step)
-        self.load_model(folder)
-        self.step.restore(folder, state.step)
-
-
-class _Watch(keras.callbacks.Callback):
-    """Notes the steps that `fit` makes, and evaluates, saves and stops between them.
-
-    Keras's own `BackupAndRestore` would begin an epoch anew that was broken off in its middle, and keeps neither where
-    the data stand nor a whole checkpoint while it writes another.
-
-    Args:
-        run: the run.
-        stop: whether a signal asked to stop.
-        bar: where to show how far training is.
-        started: when training began, on the monotonic clock.
-
-    Attributes:
-        stopped: whether training ended for a signal.
-    """
-
-    def __init__(self, run: _Run, stop: Stop, bar: ProgressBar, started: float) -> None:
-        super().__init__()
-        self.run, self.stop, self.bar, self.started = run, stop, bar, started
-        self.steps = run.plan.steps(run.state.step)
-        self.stopped = False
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Note the steps of an execution."""
-        run = self.run
-        before, seconds = run.state.step, time.monotonic() - self.started
-        for _ in range(min(run.options.steps_per_execution, run.plan.total_steps - before)):
-            run.note(next(self.steps)[1], seconds)
-        if len(run.pending) >= run.options.log_every:
-            run.flush(self.bar)
-        self.model.stop_training = self.settle(before + 1)
-
-    def settle(self, first: int) -> bool:
-        """Do what is due after the steps from the one with the number `first` on, and say whether training is over."""
-        run, state, plan, options = self.run, self.run.state, self.run.plan, self.run.options
-        state.seconds = time.monotonic() - self.started
-        made = range(first, state.step + 1)
-        if self._is_to_stop(made):
-            run.flush(self.bar)
-            run.save()
-            self.stopped = True
-            return True
-        if run.held_out is not None and state.step > state.evaluated and any(map(plan.evaluates_after, made)):
-            run.flush(self.bar)
-            run.evaluate(self.bar)
-            state.seconds = time.monotonic() - self.started
-        is_over = state.step == plan.total_steps or (options.patience is not None and state.worse >= options.patience)
-        if state.step > run.saved and (is_over or any(map(plan.saves_after, made))):
-            run.flush(self.bar)
-            run.save()
-            run.saved = state.step
-        return is_over
-
-    def _is_to_stop(self, made: range) -> bool:
-        """Say whether a signal asked any of the processes to stop."""
-        if not is_multiworker(self.run.strategy):
-            return self.stop.asked
-        # All must decide alike, and asking one another takes time.
-        if not any(step % self.run.options.log_every == 0 for step in made):
-            return False
-        return any_of(self.run.strategy, self.stop.asked)
-
-
-class _Callbacks(keras.callbacks.CallbackList):
-    """Callbacks that get a step's results as they are: Keras makes numbers of them, and waits for the device."""
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Call every callback."""
-        for callback in self.callbacks:
-            callback.on_train_batch_end(batch, logs)
-
 
 def _policy(options: TrainingOptions) -> str:
     return _POLICIES.get(options.dtype, options.dtype)
@@ -422,11 +348,5 @@ def _checked_strategy(model: TFPreTrainedModel, options: TrainingOptions) -> Any
             f"The model was made outside of the strategy {options.strategy!r}: make or open it in "
             "`with model_scope(options):`."
         )
-    if options.strategy == "mirrored" and strategy.num_replicas_in_sync > 1:
-        if options.compile:
-            raise InputError(
-                "TensorFlow cannot compile for several devices of one process: take strategy='multiworker'."
-            )
-        if options.steps_per_execution > 1:
-            raise InputError("With several devices of one process, steps_per_execution must be 1.")
+    check_strategy(strategy, options)
     return strategy

@@ -63,6 +63,7 @@ OTHER_ARGUMENTS = {
     "attend",  # dropout is a probability in torch and a layer in Keras, whose random state it holds
     "Encoder.run_layer",  # Keras takes what is no tensor by name alone
     "KeyValueCache.empty",  # a torch tensor is made on a device
+    "PreTrainedModel.gradient_checkpointing_enable",  # tools for PyTorch models pass how
 }
 
 
