@@ -13,7 +13,7 @@ help:
 	@echo 'make demo       the main job on real text, results in isobert-demo/'
 	@echo 'make test       the tests'
 	@echo 'make test-full  the tests and their slower continuation'
-	@echo 'make test-peers checkpoints of isobert opened by transformers 4.57.6, in .peers, and the reverse'
+	@echo 'make test-peers checkpoints of isobert opened by transformers 4.57.6, in .peers, and the reverse; its Trainer; peft'
 	@echo 'make lint       ruff, mypy, import-linter'
 	@echo 'make format     let ruff rewrite the code'
 	@echo 'make oracle     compute the oracle fixtures anew with transformers 4.57.6, in .peers'
@@ -68,7 +68,8 @@ oracle: .peers/.installed
 .peers/.installed:
 	$(PYTHON) -m venv .peers
 	.peers/bin/python -m pip install --quiet --disable-pip-version-check \
-	  torch==2.13.0 transformers==4.57.6 tensorflow-cpu==2.21.0 tf-keras==2.21.0 sentencepiece protobuf
+	  torch==2.13.0 transformers==4.57.6 tensorflow-cpu==2.21.0 tf-keras==2.21.0 sentencepiece protobuf \
+	  accelerate==1.15.0 peft==0.21.2 h5py rich typer
 	@touch $@
 
 # On an idle machine. BENCH='--families convbert --rounds 5' asks for less; docs/benchmarks.md tells what is measured.

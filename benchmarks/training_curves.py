@@ -39,10 +39,10 @@ TOLERANCES = {"float32": 1e-4, "float64": 1e-8}
 OPTIONS = TrainingOptions(
     max_steps=100,
     batch_size=16,
-    learning_rate=2e-3,
+    learning_rate=5e-3,
     weight_decay=0.1,
     dropout=0.0,
-    max_length=48,
+    max_length=64,
     log_every=25,
     device="cpu",
 )
@@ -70,6 +70,7 @@ def small_config(tokenizer: Any) -> PretrainedConfig:
         num_hidden_layers=2,
         num_feedforward_networks=2,
         normalization_type="layer_norm",
+        initializer_range=0.1,
         max_position_embeddings=64,
     )
 

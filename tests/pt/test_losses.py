@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -92,6 +93,20 @@ def test_regression_is_the_mean_squared_error() -> None:
     found = sequence_classification_loss(LOGITS, targets, config(num_labels=3, problem_type="regression"))
     torch.testing.assert_close(found, ((LOGITS - targets) ** 2).mean())
     torch.testing.assert_close(mean_squared_error(LOGITS, targets), found)
+
+
+@pytest.mark.parametrize("loss", [mean_squared_error, binary_cross_entropy])
+def test_a_label_of_nan_does_not_count_and_has_no_gradient(loss: Callable[..., torch.Tensor]) -> None:
+    labels = torch.tensor([[0.0, 1.0, 1.0], [math.nan, 0.0, math.nan], [1.0, 1.0, 0.0]])
+    counted = ~labels.isnan()
+    logits, some = LOGITS.clone().requires_grad_(), LOGITS[counted].requires_grad_()
+    found, expected = loss(logits, labels), loss(some, labels[counted])
+    found.backward()
+    expected.backward()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(logits.grad[counted], some.grad)
+    assert not logits.grad[~counted].any()
+    assert loss(LOGITS, torch.full_like(labels, math.nan)).item() == 0
 
 
 def test_multi_label_classification_is_the_mean_binary_cross_entropy() -> None:

@@ -111,6 +111,20 @@ def test_multi_label_classification_is_the_mean_binary_cross_entropy() -> None:
     assert float(binary_cross_entropy(tensor(LOGITS), tensor(labels))) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("loss", [mean_squared_error, binary_cross_entropy])
+def test_a_label_of_nan_does_not_count_and_has_no_gradient(loss: Callable[..., Any]) -> None:
+    labels = np.array([[0.0, 1.0, 1.0], [np.nan, 0.0, np.nan], [1.0, 1.0, 0.0]])
+    found, slope = loss_and_slope(lambda x: loss(x, tensor(labels)), LOGITS)
+    counted = ~np.isnan(labels)
+    expected, slopes = loss_and_slope(lambda x: loss(x, tensor(labels[counted])), LOGITS[counted])
+    assert found == pytest.approx(expected, rel=1e-12)
+    np.testing.assert_allclose(slope[counted], slopes, rtol=1e-12)
+    assert not slope[~counted].any()
+    none, slope = loss_and_slope(lambda x: loss(x, tensor(np.full_like(labels, np.nan))), LOGITS)
+    assert none == 0
+    assert not slope.any()
+
+
 def test_binary_cross_entropy_of_logits_far_out_is_finite_with_a_finite_gradient() -> None:
     found, slope = loss_and_slope(lambda x: binary_cross_entropy(x, tensor([0.0, 1.0])), np.array([1e4, -1e4]))
     assert found == pytest.approx(1e4)
