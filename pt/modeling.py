@@ -279,7 +279,9 @@ class PreTrainedModel(nn.Module):
             gradients: whether to return the loss's gradients (none without labels). A parameter that the loss does not
                 depend on has a gradient of zeros; one that is not trained has none.
         """
-        tensors = {name: _to_tensor(np.asarray(array)).to(self.device) for name, array in inputs.items()}
+        tensors: dict[str, Any] = {
+            name: _to_tensor(np.asarray(array)).to(self.device) for name, array in inputs.items()
+        }
         tensors = {name: t.to(self.dtype) if t.is_floating_point() else t for name, t in tensors.items()}
         with evaluation(self):
             # A loss of words would stand for their scores.

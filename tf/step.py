@@ -147,7 +147,7 @@ class TrainingStep(keras.Model):
             (own,) = np.random.SeedSequence([seed, number]).generate_state(1)
             generator.state.assign(np.array([own, 0], np.uint32))
 
-    def save(self, folder: Path) -> None:  # type: ignore[override]
+    def save(self, folder: Path) -> None:
         """Write what a run needs to go on, beside the model."""
         with atomic_write(folder / STATE_FILE) as temporary:
             save_file({name: np.asarray(tf.convert_to_tensor(v)) for name, v in self._state().items()}, temporary)

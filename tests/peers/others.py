@@ -82,7 +82,7 @@ def trainer_of(trainer_class: Any, family: str, head: str, output: Path, **field
     rows = []
     for number in range(64):
         about = " ".join(random.choice(NOUNS, random.integers(1, 5)))
-        row = dict(tokenizer(f"the {about} is {random.choice(GOOD if number % 2 else BAD)}"))
+        row = dict(tokenizer(f"{random.choice(GOOD if number % 2 else BAD)} is the {about}"))
         rows.append(row | ({"labels": number % 2} if head == "ForSequenceClassification" else {}))
     common = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
     common |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "max_position_embeddings": 16}
@@ -94,7 +94,7 @@ def trainer_of(trainer_class: Any, family: str, head: str, output: Path, **field
         collator = transformers.DataCollatorForLanguageModeling(tokenizer, seed=0)
     arguments = {
         "num_train_epochs": 12 if head == "ForSequenceClassification" else 4,
-        "learning_rate": 5e-3,
+        "learning_rate": 2e-3,
         "eval_strategy": "epoch",
         "save_strategy": "epoch",
         "logging_strategy": "epoch",
