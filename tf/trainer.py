@@ -147,6 +147,9 @@ class TFTrainer:
         )
         if finished and run.is_main:
             write_report(output, outcome, self.history)
+        if is_multiworker(self.strategy):
+            # The first process leads the others, and what it writes is there when any of them returns.
+            any_of(self.strategy, False)
         return outcome
 
     def _begun(self, output: Path) -> Path | None:

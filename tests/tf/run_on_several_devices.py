@@ -27,7 +27,7 @@ def main(output: Path, strategy: str, other: str | None = None) -> None:
     options = TrainingOptions(
         epochs=1,
         # The last batch has a few rows, so that one device has rows that do not count, and a part of it no others.
-        batch_size=8 if task == "text-classification" else 24,
+        batch_size=8 if task == "text-classification" else 16,
         accumulation=2,
         learning_rate=3e-3,
         dropout=0.0,
