@@ -16,7 +16,7 @@ from isobert.tf.trainer import TFTrainer, model_scope
 from support.training import config_for, examples, model_for, tokenizer_for
 
 # Labels of rows that do not count are of another kind in each, and so is what counts.
-TASKS = {"mirrored": "text-classification", "multiworker": "pretraining"}
+TASKS = {"mirrored": "text-classification", "multiworker": "fill-mask"}
 
 
 def main(output: Path, strategy: str, other: str | None = None) -> None:
@@ -27,7 +27,7 @@ def main(output: Path, strategy: str, other: str | None = None) -> None:
     options = TrainingOptions(
         epochs=1,
         # The last batch has a few rows, so that one device has rows that do not count, and a part of it no others.
-        batch_size=8 if task == "text-classification" else 16,
+        batch_size=8,
         accumulation=2,
         learning_rate=3e-3,
         dropout=0.0,

@@ -136,3 +136,12 @@ def test_a_train_step_of_ones_own_takes_the_place_of_keras(make_model: Make, tmp
     opened = isobert.TFAutoModelForSequenceClassification.from_pretrained(tmp_path)
     inputs = data(8, 2)["input_ids"]
     np.testing.assert_allclose(opened(inputs).logits, model(inputs).logits, atol=1e-6)
+
+
+def test_a_model_says_whether_layers_are_computed_again(make_model: Make) -> None:
+    model = learner(make_model)
+    assert not model.is_gradient_checkpointing
+    model.gradient_checkpointing_enable()
+    assert model.is_gradient_checkpointing
+    model.gradient_checkpointing_disable()
+    assert not model.is_gradient_checkpointing
