@@ -93,9 +93,15 @@ class Side:
         import transformers
 
         if to == "transformers-h5":
-            model = transformers.TFRemBertModel.from_pretrained(source)
+            model = transformers.TFRemBertModel.from_pretrained(source, from_pt=True)
+        elif source_form == "transformers-h5":
+            # Its `from_pretrained(from_tf=True)` leaves tensors without data; this is the function behind it.
+            from transformers.modeling_tf_pytorch_utils import load_tf2_checkpoint_in_pytorch_model
+
+            model = transformers.RemBertModel(transformers.RemBertConfig.from_pretrained(source))
+            load_tf2_checkpoint_in_pytorch_model(model, str(source / "tf_model.h5"), allow_missing_keys=True)
         else:
-            model = transformers.RemBertModel.from_pretrained(source, from_tf=source_form == "transformers-h5")
+            model = transformers.RemBertModel.from_pretrained(source)
         model.save_pretrained(target, safe_serialization=to == "safetensors", max_shard_size="100GB")
 
 

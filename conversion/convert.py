@@ -110,7 +110,7 @@ def convert(
         read: dict[str, str] = {}
         digests: dict[str, str] = {}
         tensors = _lazy_tensors(checkpoint, kept, dtype, report, read, digests, progress)
-        about = About(digests=digests) if judged is None else About(judged.config, judged.head, digests)
+        about = About(digests=digests) if judged is None else About(judged.config, judged.head, digests=digests)
         state = optimizer_file(checkpoint.files) if optimizer and judged is not None else None
         if state is not None:
             about = _with_optimizer(about, state, form, staging, report)

@@ -61,16 +61,16 @@ class About:
     Attributes:
         config: the model's config; None if there is none, which forms that name the model's class refuse.
         head: the model's name after its family's, such as "ForMaskedLM"; "Model" is the bare encoder.
-        digests: those of the tensors that have been loaded, by name, so that they need not be computed again.
         optimizer: the variables of the model's optimizer by number, for Keras's files.
         compiled: what Keras notes of how the model was compiled; nothing if it was not.
+        digests: those of the tensors that have been loaded, by name, so that they need not be computed again.
     """
 
     config: Any = None
     head: str = "Model"
-    digests: Mapping[str, str] = field(default_factory=dict)
     optimizer: Mapping[str, TensorLike] = field(default_factory=dict)
     compiled: Mapping[str, Any] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
