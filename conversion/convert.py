@@ -87,7 +87,8 @@ def convert(
     if form.write is None:
         raise InputError(f"the form {to!r} is only read; write one of {', '.join(writable_forms())}.")
     target = Path(dst).expanduser()
-    if Path(src).expanduser().resolve() == target.resolve():
+    source = Path(src).expanduser().resolve()
+    if target.resolve() == (source.parent if source.is_file() else source):
         raise InputError(f"{dst} is the checkpoint itself; name a new folder.")
     check_target(target, force)
     with open_checkpoint(src) as checkpoint, appearing(target) as staging:

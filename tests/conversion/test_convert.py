@@ -167,6 +167,8 @@ def test_a_checkpoint_is_not_converted_onto_itself(tmp_path: Path) -> None:
     make_checkpoint(tmp_path / "a")
     with pytest.raises(InputError, match="itself"):
         convert(tmp_path / "a", tmp_path / "x" / ".." / "a", force=True)
+    with pytest.raises(InputError, match="itself"):
+        convert(tmp_path / "a" / "model.safetensors", tmp_path / "a", force=True)
 
 
 def test_a_folder_without_config_is_converted_and_the_lack_is_said(tmp_path: Path) -> None:
