@@ -76,6 +76,29 @@ CheckpointArgument = Annotated[
 ]
 
 
+# What `train`, `evaluate` and `predict` share.
+TrainedModelOption = Annotated[
+    str, typer.Option(help="A folder with a checkpoint that was trained for it, or a Hub name.")
+]
+FrameworkOption = Annotated[
+    Framework | None, typer.Option(help="What to compute in. By default what is installed, PyTorch first.")
+]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME=COLUMN,...", help="Where the task's columns are: names, or numbers from 0 without a header."
+    ),
+]
+SkipBrokenOption = Annotated[
+    bool, typer.Option("--skip-broken", help="Leave broken lines out, and report them, instead of stopping.")
+]
+BatchSizeOption = Annotated[int, typer.Option(min=1, help="Rows of a batch.")]
+ComputeDtypeOption = Annotated[Dtype | None, typer.Option(help="What to compute in. By default float32.")]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="[cyan]cpu[/cyan] or [cyan]gpu[/cyan]. By default the GPU if there is one.")
+]
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         from .. import __version__
@@ -313,7 +336,7 @@ def verify(
 )
 def predict(
     task: Annotated[str, typer.Option(help="What to predict, such as [cyan]text-classification[/cyan].")],
-    model: Annotated[str, typer.Option(help="A folder with a checkpoint that was trained for it, or a Hub name.")],
+    model: TrainedModelOption,
     source: Annotated[
         str,
         typer.Option(
@@ -326,24 +349,13 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Write the answers here, one JSON object a line. By default to stdout."),
     ] = None,
-    framework: Annotated[
-        Framework | None, typer.Option(help="What to compute in. By default what is installed, PyTorch first.")
-    ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME=COLUMN,...", help="Where the task's columns are: names, or numbers from 0 without a header."
-        ),
-    ] = None,
+    framework: FrameworkOption = None,
+    columns: ColumnsOption = None,
     split: Annotated[str | None, typer.Option(help="The part of a data set to read.")] = None,
-    skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave broken lines out, and report them, instead of stopping.")
-    ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 32,
-    dtype: Annotated[Dtype | None, typer.Option(help="What to compute in. By default float32.")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="[cyan]cpu[/cyan] or [cyan]gpu[/cyan]. By default the GPU if there is one.")
-    ] = None,
+    skip_broken: SkipBrokenOption = False,
+    batch_size: BatchSizeOption = 32,
+    dtype: ComputeDtypeOption = None,
+    device: DeviceOption = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(min=1, help="Text generation: tokens added to a prompt at most. By default 20.")
     ] = None,
@@ -404,19 +416,12 @@ def train(
     ],
     output: Annotated[Path, typer.Option(metavar="DIR", help="The folder for checkpoint, history and report.")],
     evaluation: Annotated[str | None, typer.Option("--eval", metavar="FILE", help="Examples to evaluate on.")] = None,
-    framework: Annotated[
-        Framework | None, typer.Option(help="What to train in. By default what is installed, PyTorch first.")
-    ] = None,
+    framework: FrameworkOption = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(help="A vocabulary's file, a folder with a tokenizer, or a Hub name. By default MODEL's."),
     ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME=COLUMN,...", help="Where the task's columns are: names, or numbers from 0 without a header."
-        ),
-    ] = None,
+    columns: ColumnsOption = None,
     buckets: Annotated[
         str | None,
         typer.Option(metavar="N,N,...", help="The only lengths to pad to: few, for what compiles for each (a TPU)."),
@@ -453,7 +458,7 @@ def train(
 )
 def evaluate(
     task: Annotated[str, typer.Option(help="What to measure, such as [cyan]text-classification[/cyan].")],
-    model: Annotated[str, typer.Option(help="A folder with a checkpoint that was trained for it, or a Hub name.")],
+    model: TrainedModelOption,
     data: Annotated[
         str,
         typer.Option(
@@ -465,24 +470,13 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the figures here. By default eval.json in MODEL.")
     ] = None,
-    framework: Annotated[
-        Framework | None, typer.Option(help="What to compute in. By default what is installed, PyTorch first.")
-    ] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME=COLUMN,...", help="Where the task's columns are: names, or numbers from 0 without a header."
-        ),
-    ] = None,
+    framework: FrameworkOption = None,
+    columns: ColumnsOption = None,
     split: Annotated[str, typer.Option(help="The part of a data set to read.")] = "validation",
-    skip_broken: Annotated[
-        bool, typer.Option("--skip-broken", help="Leave broken lines out, and report them, instead of stopping.")
-    ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows of a batch.")] = 32,
-    dtype: Annotated[Dtype | None, typer.Option(help="What to compute in. By default float32.")] = None,
-    device: Annotated[
-        str | None, typer.Option(help="[cyan]cpu[/cyan] or [cyan]gpu[/cyan]. By default the GPU if there is one.")
-    ] = None,
+    skip_broken: SkipBrokenOption = False,
+    batch_size: BatchSizeOption = 32,
+    dtype: ComputeDtypeOption = None,
+    device: DeviceOption = None,
     **given: Any,
 ) -> None:
     """Measure a trained model on examples with labels: a table, and the figures by name as JSON."""

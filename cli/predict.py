@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from ..core.hub import write_text
 from ..core.inference import choose_framework, pipeline
 from ..core.tasks import task_of
 from ..core.tasks.files import parse_columns
 from ..errors import InputError
+from .progress import counting
 from .quiet import start_keras
 
 
@@ -46,13 +44,8 @@ def run_predict(
     if framework == "tf":
         start_keras()
     opened = pipeline(task, model, framework=framework, batch_size=batch_size, dtype=dtype, device=device, **options)
-    terminal = Console(stderr=True)
-    shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*shown, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
-        row = bar.add_task("predicting", total=None)
-        answers = opened.predict(
-            examples, progress=lambda done, total: bar.update(row, completed=done, total=total), **generation
-        )
+    with counting("predicting") as progress:
+        answers = opened.predict(examples, progress=progress, **generation)
     text = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
     if output is None:
         sys.stdout.write(text)

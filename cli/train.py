@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..core.auto import AutoConfig
 from ..core.config import CONFIG_NAME, PretrainedConfig
@@ -22,6 +21,7 @@ from ..core.training.options import TrainingOptions
 from ..core.training.plan import read_data, training_config
 from ..core.training.report import METRICS_FILE, metrics_table, summary_table, write_metrics
 from ..errors import CheckpointError, CheckpointNotFoundError, InputError, UnknownNameError
+from .progress import counting
 from .quiet import start_keras
 
 logger = logging.getLogger("isobert")
@@ -101,11 +101,8 @@ def run_evaluate(
     if framework == "tf":
         start_keras()
     opened = pipeline(task, model, framework=framework, batch_size=batch_size, dtype=dtype, device=device, **options)
-    terminal = Console(stderr=True)
-    shown = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*shown, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
-        row = bar.add_task("evaluating", total=None)
-        metrics = opened.evaluate(examples, progress=lambda done, total: bar.update(row, completed=done, total=total))
+    with counting("evaluating") as progress:
+        metrics = opened.evaluate(examples, progress=progress)
     target = output or Path(model) / METRICS_FILE
     write_metrics(target, metrics)
     console = Console()
