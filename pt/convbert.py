@@ -24,7 +24,6 @@ from .heads import (
 )
 from .inputs import check_inputs
 from .layers import (
-    PLAIN_TENSORS,
     AddNorm,
     Dense,
     Embeddings,
@@ -39,6 +38,7 @@ from .layers import (
 )
 from .losses import cross_entropy
 from .modeling import PreTrainedModel
+from .products import PLAIN_TENSORS
 from .projection import Projection, projected_cross_entropy
 
 

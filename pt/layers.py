@@ -7,10 +7,8 @@ have the names they have on the Hub. `std` is the standard deviation of new weig
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Callable, Iterable
-from functools import cache, partial
-from pathlib import Path
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -21,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from ..core.config import PretrainedConfig
 from .attention import AttentionMask
 from .losses import cross_entropy
+from .products import PLAIN_TENSORS, grouped_linear, linear
 from .projection import Projection, projected_cross_entropy
 
 Activation = Callable[[Tensor], Tensor]
@@ -67,87 +66,6 @@ def _draw(weight: Tensor, std: float) -> None:
     drawn = weight if weight.element_size() >= 4 else torch.empty_like(weight, dtype=torch.float32)
     within = math.erf(math.sqrt(2.0))  # the share of a normal distribution within two deviations
     weight.copy_(drawn.uniform_(-within, within).erfinv_().mul_(math.sqrt(2.0) * std))
-
-
-def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`weight @ x + bias`, where oneDNN does it faster than PyTorch's own product as a convolution of size 1.
-
-    Args:
-        values: `[..., in]`.
-        weight: `[out, in]`.
-        bias: `[out]`.
-    """
-    # In a training step, oneDNN's gradient of an ungrouped convolution loses what its forward pass wins.
-    if not torch.is_grad_enabled() and _multiplies_slowly() and _suits_onednn(values, weight):
-        return _pointwise_convolution(values, weight, bias, groups=1)
-    return F.linear(values, weight, bias)
-
-
-def grouped_linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A dense map of each group of channels apart: the grouped convolution of size 1 (Iandola et al. 2020, section 3).
-
-    Args:
-        values: `[..., in]`, whose channels are split into groups in order.
-        weight: `[groups, out / groups, in / groups]`.
-        bias: `[out]`.
-
-    Returns:
-        `[..., out]`, the groups' results side by side.
-    """
-    groups = weight.shape[0]
-    if groups == 1:
-        return linear(values, weight[0], bias)
-    if _suits_onednn(values, weight):
-        return _pointwise_convolution(values, weight.flatten(0, 1), bias, groups)
-    grouped = torch.einsum("...gi,goi->...go", values.unflatten(-1, (groups, -1)), weight).flatten(-2)
-    return grouped if bias is None else grouped + bias
-
-
-def _pointwise_convolution(values: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-    """Map `[..., in]` by `weight` `[out, in / groups]`; the channels lie last throughout, so no value is moved."""
-    pixels = values.reshape(1, 1, -1, values.shape[-1]).permute(0, 3, 1, 2)
-    # A kernel of size 1 has nothing to dilate; that it says so makes PyTorch choose oneDNN in a single thread too.
-    mapped = F.conv2d(pixels, weight[..., None, None], bias, dilation=2, groups=groups)
-    return mapped.permute(0, 2, 3, 1).reshape(*values.shape[:-1], -1)
-
-
-def _suits_onednn(values: Tensor, weight: Tensor) -> bool:
-    """Say whether oneDNN has a fast convolution for these: plain float32 on a CPU, and enough of it to matter."""
-    return (
-        values.device.type == "cpu"
-        and values.dtype == weight.dtype == torch.float32
-        # A quantised or distributed weight knows its own product, and an exported graph is to show one.
-        and type(weight) in (Tensor, nn.Parameter)
-        and not torch.compiler.is_exporting()
-        and _HAS_ONEDNN
-        and (torch.compiler.is_compiling() or values.numel() > max(_LEAST_NUMBERS, 32 * values.shape[-1]))
-    )
-
-
-# Asked beforehand, for a graph that is being traced cannot ask.
-_HAS_ONEDNN = torch.backends.mkldnn.is_available()
-
-# PyTorch hands no smaller convolution to oneDNN.
-_LEAST_NUMBERS = 20480
-
-
-@cache
-def _processor() -> str:
-    """Return what this machine says of its CPU."""
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor()
-
-
-# A graph that is being traced cannot hold the reading of a file, nor look behind `cache`.
-@torch.compiler.assume_constant_result
-def _multiplies_slowly() -> bool:
-    """Say whether PyTorch's float32 products leave half of this CPU unused.
-
-    They are MKL's, which has its widest instructions for Intel's processors alone; oneDNN asks what the CPU can do.
-    """
-    return "AuthenticAMD" in _processor() and torch.backends.mkl.is_available()
 
 
 class Dense(nn.Linear):
@@ -465,10 +383,6 @@ class LMPredictionHead(nn.Module):
             return projected_cross_entropy(hidden, projection, labels, self.transform)
         scores = self.scores(self.transform(hidden))
         return scores if labels is None else cross_entropy(scores, labels)
-
-
-# A quantised or distributed weight knows its own product.
-PLAIN_TENSORS = (Tensor, nn.Parameter)
 
 
 def is_plain(dense: nn.Module) -> bool:

@@ -22,7 +22,7 @@ ONLY_IN: dict[tuple[str, str | None], set[str]] = {
     # `is_floating_point`, and wraps what is raised inside a call.
     ("inputs.py", None): {"values_are_cheap", "visible_values", "is_floating_point", "input_error"},
     # Keras layers are built without data by `Block`; their variables cannot be exchanged by assigning an attribute.
-    # Which library multiplies is PyTorch's question alone; a Keras head whose table is not tied has a layer for it.
+    # A Keras head whose table is not tied has a layer for it.
     # A torch parameter is drawn in place; a Keras variable takes over what is drawn.
     # Tools exchange a torch module for one that does more, such as an adapter; a Keras layer stays what it is.
     ("layers.py", None): {
@@ -31,8 +31,6 @@ ONLY_IN: dict[tuple[str, str | None], set[str]] = {
         "replace_weight",
         "truncated_normal",
         "adopted",
-        "linear",
-        "grouped_linear",
         "is_plain",
     },
     # torch's own embedding leaves the padding row untrained; Keras's does not, so it has a `call` of its own.
@@ -58,9 +56,9 @@ ONLY_IN: dict[tuple[str, str | None], set[str]] = {
     },
 }
 # Files of one framework: PyTorch's runs are carried by Accelerate, and Keras's by `fit`, `tf.data` and `tf.distribute`;
-# and Keras gets a twin of PyTorch's optimizer.
+# and Keras gets a twin of PyTorch's optimizer. Which library multiplies is PyTorch's question alone.
 ONLY_FILES = {
-    "pt": {"acceleration.py", "resuming.py"},
+    "pt": {"acceleration.py", "products.py", "resuming.py"},
     "tf": {"callbacks.py", "data.py", "distribution.py", "optimizers.py", "step.py"},
 }
 # Arguments that the frameworks' idioms make different, where neither a model's user nor a family's file meets them.

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.export import Dim
 
-from isobert.pt import layers
+from isobert.pt import products
 
 Make = Callable[..., Any]
 
@@ -52,7 +52,7 @@ def test_a_model_compiles_without_a_graph_break_where_nothing_is_learnt(
     family: str, make_model: Make, make_inputs: Make
 ) -> None:
     # What a layer asks about the machine, it asks while it is traced; here for the first time.
-    layers._processor.cache_clear()
+    products._processor.cache_clear()
     model = make_model(family, seed=4).float()
     inputs = {name: v.float() if v.is_floating_point() else v for name, v in make_inputs(model).items()}
     with torch.no_grad():

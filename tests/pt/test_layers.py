@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.profiler import profile
 
 from isobert.core.config import ACTIVATIONS
-from isobert.pt import layers
 from isobert.pt.attention import AttentionMask, SelfAttention, attend, padded_positions
 from isobert.pt.layers import (
     AddNorm,
@@ -25,8 +23,6 @@ from isobert.pt.layers import (
     LayerNorm,
     NoNorm,
     activation,
-    grouped_linear,
-    linear,
     normalization,
     resized,
 )
@@ -255,63 +251,6 @@ def test_a_mask_value_beyond_half_precision_masks_all_the_same() -> None:
     assert context.dtype == probabilities.dtype == torch.float16
     assert context.isfinite().all()
     assert not probabilities[..., 3:].any()
-
-
-def by_group(values: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Map each group of channels by its own matrix `[out, in]`, one after the other."""
-    parts = values.chunk(weight.shape[0], dim=-1)
-    return torch.cat([part @ matrix.T for part, matrix in zip(parts, weight, strict=True)], dim=-1) + bias
-
-
-# Too little for oneDNN; enough of it; and an odd number of axes.
-SHAPES = [(2, 3), (5, 100), (400,), (2, 3, 80)]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("groups", [1, 2, 4])
-@pytest.mark.parametrize("outer", SHAPES)
-def test_a_grouped_map_is_each_group_of_channels_through_its_own_matrix(
-    outer: tuple[int, ...], groups: int, dtype: torch.dtype
-) -> None:
-    values = torch.randn(*outer, 64, dtype=dtype, requires_grad=True)
-    weight = torch.randn(groups, 12 // groups, 64 // groups, dtype=dtype, requires_grad=True)
-    bias = torch.randn(12, dtype=dtype, requires_grad=True)
-    found, expected = grouped_linear(values, weight, bias), by_group(values, weight, bias)
-    tolerance = {"rtol": 1e-5, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
-    torch.testing.assert_close(found, expected, **tolerance)
-    slope = torch.randn_like(expected)
-    for mine, other in zip(
-        torch.autograd.grad(found, (values, weight, bias), slope),
-        torch.autograd.grad(expected, (values, weight, bias), slope),
-        strict=True,
-    ):
-        torch.testing.assert_close(mine, other, **tolerance)
-
-
-@pytest.mark.parametrize("is_slow", [False, True])
-@pytest.mark.parametrize("outer", SHAPES)
-def test_a_dense_map_is_the_same_by_either_library(
-    outer: tuple[int, ...], is_slow: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(layers, "_multiplies_slowly", lambda: is_slow)
-    dense = Dense(64, 12, std=1.0)
-    values = torch.randn(*outer, 64)
-    with torch.no_grad():
-        found = dense(values)
-    assert found.is_contiguous()
-    torch.testing.assert_close(found, (values @ dense.weight.T + dense.bias).detach(), rtol=1e-4, atol=1e-4)
-
-
-def test_a_dense_map_of_many_rows_goes_through_onednn_where_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "_multiplies_slowly", lambda: True)
-    dense, rows = Dense(64, 12, std=1.0), torch.randn(400, 64)
-    with torch.no_grad(), profile() as seen:
-        dense(rows)
-        linear(rows[:300], dense.weight)  # too few
-    assert sum(event.count for event in seen.key_averages() if event.key == "aten::mkldnn_convolution") == 1
-    with profile() as seen:
-        dense(rows)  # may be trained
-    assert not [event for event in seen.key_averages() if event.key == "aten::mkldnn_convolution"]
 
 
 def test_both_ways_to_store_a_grouped_map_hold_the_same_matrices() -> None:
