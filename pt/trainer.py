@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,14 @@ from ..core.training.history import History, ProgressBar
 from ..core.training.options import TrainingOptions
 from ..core.training.plan import Data, TrainingPlan, decays, prepare, read_data, source_of
 from ..core.training.report import Outcome, write_report
-from ..core.training.state import NEW_CHECKPOINT, RunState, last_checkpoint, new_checkpoint, publish_checkpoint
+from ..core.training.state import (
+    NEW_CHECKPOINT,
+    RunState,
+    checkpoint_to_resume,
+    last_checkpoint,
+    new_checkpoint,
+    publish_checkpoint,
+)
 from ..core.training.stopping import Stop, stops_politely
 from ..errors import InputError
 from .acceleration import accelerator_of, shared_loss
@@ -149,7 +156,7 @@ class Trainer:
             eval_source=None if held_out is None else source_of(held_out),
             eval_examples=None if held_out is None else len(held_out),
             state=run.state,
-            metrics=run.metrics(),
+            metrics=self.history.metrics_after(run.state.best_step if options.keep_best else run.state.evaluated),
             parameters=self.model.num_parameters(),
         )
         if finished and accelerator.is_main_process:
@@ -162,16 +169,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             last_checkpoint(output)
         self.accelerator.wait_for_everyone()
-        checkpoint = last_checkpoint(output)
-        if checkpoint is None:
-            return None
-        if not self.options.resume:
-            raise InputError(
-                f"{output} holds a run already ({checkpoint}). Go on with it (resume=True, --resume), or take another "
-                "folder, or remove this one."
-            )
-        self.options.check_resumes(TrainingOptions.load(checkpoint), str(output))
-        return checkpoint
+        return checkpoint_to_resume(output, self.options)
 
     def _pipeline(self) -> Pipeline:
         return Pipeline(
@@ -371,12 +369,6 @@ class _Run:
             best = type(self.model).from_pretrained(self.output, dtype=self.model.dtype)
             self.model.load_state_dict(best.state_dict())
         self.model.eval()
-
-    def metrics(self) -> Mapping[str, float]:
-        """Return the figures of the weights that are kept."""
-        evaluations = self.history.evaluations
-        step = self.state.best_step if self.options.keep_best else self.state.evaluated
-        return next((record["metrics"] for record in reversed(evaluations) if record["step"] == step), {})
 
     # Checkpoints.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,13 @@ from ..core.training.history import History, ProgressBar
 from ..core.training.options import TrainingOptions
 from ..core.training.plan import Data, TrainingPlan, prepare, read_data, source_of
 from ..core.training.report import Outcome, write_report
-from ..core.training.state import RunState, last_checkpoint, new_checkpoint, publish_checkpoint
+from ..core.training.state import (
+    RunState,
+    checkpoint_to_resume,
+    last_checkpoint,
+    new_checkpoint,
+    publish_checkpoint,
+)
 from ..core.training.stopping import Stop, stops_politely
 from ..errors import InputError
 from .callbacks import Callbacks, Watch
@@ -142,7 +148,7 @@ class TFTrainer:
             eval_source=None if held_out is None else source_of(held_out),
             eval_examples=None if held_out is None else len(held_out),
             state=run.state,
-            metrics=run.metrics(),
+            metrics=self.history.metrics_after(run.state.best_step if options.keep_best else run.state.evaluated),
             parameters=self.model.num_parameters(),
         )
         if finished and run.is_main:
@@ -159,16 +165,7 @@ class TFTrainer:
             last_checkpoint(output)
         if is_multiworker(self.strategy):
             any_of(self.strategy, False)
-        checkpoint = last_checkpoint(output)
-        if checkpoint is None:
-            return None
-        if not self.options.resume:
-            raise InputError(
-                f"{output} holds a run already ({checkpoint}). Go on with it (resume=True, --resume), or take another "
-                "folder, or remove this one."
-            )
-        self.options.check_resumes(TrainingOptions.load(checkpoint), str(output))
-        return checkpoint
+        return checkpoint_to_resume(output, self.options)
 
     def _pipeline(self) -> Pipeline:
         return Pipeline(
@@ -292,12 +289,6 @@ class _Run:
         self.history.close()
         if is_best_kept and self.state.best_step != self.state.step:
             self.load_model(self.output)
-
-    def metrics(self) -> Mapping[str, float]:
-        """Return the figures of the weights that are kept."""
-        evaluations = self.history.evaluations
-        step = self.state.best_step if self.options.keep_best else self.state.evaluated
-        return next((record["metrics"] for record in reversed(evaluations) if record["step"] == step), {})
 
     # Checkpoints.
 

@@ -282,7 +282,7 @@ def warn_of_truncation(truncated: int, total: int, max_length: int, what: str = 
     """Say how many examples (or what else) were cut, if any were."""
     if truncated:
         logger.warning(
-            "%d of %d %s are longer than %d tokens, and what is beyond was cut off.", truncated, total, what, max_length
+            "%d of %d %s are longer than %d tokens, and were cut to that.", truncated, total, what, max_length
         )
 
 

@@ -90,6 +90,10 @@ class History:
         self.evaluations.append(record)
         self._note(record, {f"eval/{name}": value for name, value in metrics.items()})
 
+    def metrics_after(self, step: int) -> Mapping[str, float]:
+        """Return the figures of the last evaluation after so many steps; none if there was none."""
+        return next((record["metrics"] for record in reversed(self.evaluations) if record["step"] == step), {})
+
     def flush(self) -> None:
         """Write what was noted to the file's end."""
         if self._path is not None and self._unwritten:

@@ -14,6 +14,7 @@ from typing import Any, Self
 from ...errors import CheckpointError, InputError
 from ..hub import make_folder, read_json, write_json
 from ..tasks.base import larger_is_better
+from .options import TrainingOptions
 
 STATE_FILE = "trainer_state.json"
 CHECKPOINT_FOLDER = "checkpoint"
@@ -129,3 +130,21 @@ def last_checkpoint(output: Path) -> Path | None:
     if not target.exists() and (output / _OLD).exists():
         os.rename(output / _OLD, target)
     return target if target.exists() else None
+
+
+def checkpoint_to_resume(output: Path, options: TrainingOptions) -> Path | None:
+    """Return the checkpoint that a run goes on from; None if it begins.
+
+    Raises:
+        InputError: the folder holds a run that is not to go on, or one with other settings.
+    """
+    checkpoint = last_checkpoint(output)
+    if checkpoint is None:
+        return None
+    if not options.resume:
+        raise InputError(
+            f"{output} holds a run already ({checkpoint}). Go on with it (resume=True, --resume), or take another "
+            "folder, or remove this one."
+        )
+    options.check_resumes(TrainingOptions.load(checkpoint), str(output))
+    return checkpoint
