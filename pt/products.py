@@ -26,9 +26,6 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn,
 # Of fewer multiplications than this, starting oneDNN takes longer than they do.
 _LEAST_MULTIPLICATIONS = 2**21
 
-# PyTorch hands no smaller convolution to oneDNN.
-_LEAST_NUMBERS = 20480
-
 
 def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`weight @ x + bias`.
@@ -41,69 +38,9 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     Returns:
         `[..., out]`.
     """
-    if _suits_onednn(values, weight) and _multiplies_slowly():
+    if suits_onednn(values, weight) and multiplies_slowly():
         return _onednn_if_large(values, weight, bias)
     return F.linear(values, weight, bias)
-
-
-def _onednn_if_large(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`linear` of tensors that suit oneDNN, where it pays."""
-    if torch.compiler.is_compiling():  # whose lengths may be unknown
-        return _product(values, weight, bias)
-    if values.numel() * weight.shape[0] < _LEAST_MULTIPLICATIONS:
-        return F.linear(values, weight, bias)
-    if _needs_gradients(values, weight, bias):
-        return _product(values, weight, bias)
-    return onednn_linear(values, weight, bias)
-
-
-def onednn_linear(values: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:
-    """Compute `activation(weight @ x + bias)` in one pass, without gradients.
-
-    Args:
-        values: `[..., in]`, float32.
-        weight: `[out, in]`.
-        bias: `[out]`.
-        activation: "none", "relu" or "gelu".
-    """
-    algorithm = "none" if activation == "gelu" else ""
-    # Where values are strided, the product is a hundred times slower than copying them.
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(
-        values.contiguous(), weight.contiguous(), bias, activation, [], algorithm
-    )
-    return product
-
-
-@torch.library.custom_op("isobert::product", mutates_args=(), device_types="cpu")
-def _product(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`onednn_linear` with gradients, and as one step of a compiled graph."""
-    return onednn_linear(values, weight, bias)
-
-
-@_product.register_fake
-def _(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return values.new_empty((*values.shape[:-1], weight.shape[0]))
-
-
-def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
-    values, weight, bias = inputs
-    ctx.save_for_backward(values, weight)
-    ctx.has_bias = bias is not None
-
-
-def _gradients(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Return the gradients of values, weight and bias, from the product's `[..., out]`."""
-    values, weight = ctx.saved_tensors
-    of_values, of_weight, of_bias = ctx.needs_input_grad
-    rows = slope.flatten(0, -2)
-    return (
-        _onednn_if_large(slope, weight.t()) if of_values else None,
-        _onednn_if_large(rows.t(), values.flatten(0, -2).t()) if of_weight else None,
-        rows.sum(dim=0) if of_bias else None,
-    )
-
-
-_product.register_autograd(_gradients, setup_context=_keep)
 
 
 def grouped_linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -117,26 +54,14 @@ def grouped_linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -
     Returns:
         `[..., out]`, the groups' results side by side.
     """
-    groups = weight.shape[0]
-    if groups == 1:
+    if weight.shape[0] == 1:
         return linear(values, weight[0], bias)
-    if _suits_onednn(values, weight) and (
-        torch.compiler.is_compiling() or values.numel() > max(_LEAST_NUMBERS, 32 * values.shape[-1])
-    ):
-        return _pointwise_convolution(values, weight.flatten(0, 1), bias, groups)
-    grouped = torch.einsum("...gi,goi->...go", values.unflatten(-1, (groups, -1)), weight).flatten(-2)
-    return grouped if bias is None else grouped + bias
+    if suits_onednn(values, weight):
+        return _onednn_if_large(values, weight.flatten(0, 1), bias)
+    return _by_group(values, weight, bias)
 
 
-def _pointwise_convolution(values: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-    """Map `[..., in]` by `weight` `[out, in / groups]`; the channels lie last throughout, so no value is moved."""
-    pixels = values.reshape(1, 1, -1, values.shape[-1]).permute(0, 3, 1, 2)
-    # A kernel of size 1 has nothing to dilate; that it says so makes PyTorch choose oneDNN in a single thread too.
-    mapped = F.conv2d(pixels, weight[..., None, None], bias, dilation=2, groups=groups)
-    return mapped.permute(0, 2, 3, 1).reshape(*values.shape[:-1], -1)
-
-
-def _suits_onednn(values: Tensor, weight: Tensor) -> bool:
+def suits_onednn(values: Tensor, weight: Tensor) -> bool:
     """Say whether these are plain float32 tensors on a CPU, in a graph that need not run elsewhere."""
     return (
         values.device.type == "cpu"
@@ -155,8 +80,80 @@ def _is_transformed() -> bool:
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
-def _needs_gradients(*tensors: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+def _onednn_if_large(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Map values that suit oneDNN, by it where that pays; a weight `[out, in / groups]` maps each group apart."""
+    if torch.compiler.is_compiling():  # whose lengths may be unknown
+        return _product(values, weight, bias)
+    if values.numel() * weight.shape[0] < _LEAST_MULTIPLICATIONS:
+        groups = _groups(values, weight)
+        if groups > 1:
+            return _by_group(values, weight.unflatten(0, (groups, -1)), bias)
+        return F.linear(values, weight, bias)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (values, weight, bias)):
+        return _product(values, weight, bias)
+    return _onednn(values, weight, bias)
+
+
+def _groups(values: Tensor, weight: Tensor) -> int:
+    return values.shape[-1] // weight.shape[1]
+
+
+def _by_group(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    grouped = torch.einsum("...gi,goi->...go", values.unflatten(-1, (weight.shape[0], -1)), weight).flatten(-2)
+    return grouped if bias is None else grouped + bias
+
+
+def _onednn(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    groups = _groups(values, weight)
+    # Where values are strided, the product is a hundred times slower than copying them.
+    values = values.contiguous()
+    if groups == 1:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")
+        return product
+    # A convolution of size 1 over pixels whose channels lie last, as they do already. It has nothing to dilate; that it
+    # says so makes PyTorch choose oneDNN in a single thread too.
+    pixels = values.reshape(1, 1, -1, values.shape[-1]).permute(0, 3, 1, 2)
+    mapped = F.conv2d(pixels, weight[..., None, None], bias, dilation=2, groups=groups)
+    return mapped.permute(0, 2, 3, 1).reshape(*values.shape[:-1], -1)
+
+
+def _shaped(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return values.new_empty((*values.shape[:-1], weight.shape[0]))
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+    values, weight, _ = inputs
+    ctx.save_for_backward(values, weight)
+
+
+def _gradients(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return the gradients of values, weight and bias, from the product's `[..., out]`."""
+    values, weight = ctx.saved_tensors
+    of_values, of_weight, of_bias = ctx.needs_input_grad
+    groups, rows = _groups(values, weight), slope.flatten(0, -2)
+    turned = weight.t() if groups == 1 else weight.unflatten(0, (groups, -1)).mT.flatten(0, 1)
+    return (
+        _onednn_if_large(slope, turned) if of_values else None,
+        _weight_gradient(rows, values.flatten(0, -2), groups) if of_weight else None,
+        rows.sum(dim=0) if of_bias else None,
+    )
+
+
+def _weight_gradient(slope: Tensor, values: Tensor, groups: int) -> Tensor:
+    """Return `slope^T @ values` of each group, `[out, in / groups]`, from `[rows, out]` and `[rows, in]`."""
+    slopes = slope.t().contiguous().chunk(groups)
+    parts = values.chunk(groups, dim=-1)
+    # A part that lies strided is copied for the same reason as values are.
+    products = [_onednn_if_large(s, part.contiguous().t()) for s, part in zip(slopes, parts, strict=True)]
+    return products[0] if groups == 1 else torch.cat(products)
+
+
+# An operator of our own has gradients, and is one step of a compiled graph. It costs no more than what it calls.
+torch.library.define("isobert::product", "(Tensor values, Tensor weight, Tensor? bias) -> Tensor")
+torch.library.impl("isobert::product", "cpu", _onednn)
+torch.library.register_fake("isobert::product", _shaped)
+torch.library.register_autograd("isobert::product", _gradients, setup_context=_keep)
+_product = torch.ops.isobert.product.default
 
 
 @cache
@@ -170,6 +167,6 @@ def _processor() -> str:
 
 # A graph that is being traced cannot hold the reading of a file, nor look behind `cache`.
 @torch.compiler.assume_constant_result
-def _multiplies_slowly() -> bool:
+def multiplies_slowly() -> bool:
     """Say whether PyTorch's float32 products leave half of this CPU unused."""
     return "AuthenticAMD" in _processor() and torch.backends.mkl.is_available()
