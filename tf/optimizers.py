@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -74,23 +74,31 @@ class TFAdamW(keras.optimizers.AdamW):
             self.exclude_from_weight_decay(var_list=left_out)
         super().build(variables)
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+    def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
+        """Work out once what all variables share; for a thousand variables it would be most of a graph."""
+        dtypes = {keras.backend.standardize_dtype(variable.dtype) for variable in trainable_variables}
+        # Half precision, which a variable may have, would round it.
+        wide = "float64" if "float64" in dtypes else "float32"
+        step, rate = ops.cast(self.iterations + 1, wide), ops.cast(learning_rate, wide)
+        root = ops.sqrt(_correction(self.beta_2, step))
+        shared = _Shared(rate / _correction(self.beta_1, step), root, rate * (self.weight_decay or 0.0))
+        super()._backend_update_step(grads, trainable_variables, shared)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: _Shared) -> None:
         """Make one variable's step, its decay included."""
         index = self._get_variable_index(variable)
-        mean, square = self._momentums[index], self._velocities[index]
         own = keras.backend.standardize_dtype(variable.dtype)
-        # TensorFlow has a table's gradient as rows, and twice that of a word that is used twice: a sum makes it dense.
-        gradient = ops.add(ops.cast(gradient, own), ops.zeros((), own))
+        rate, root, decay = (ops.cast(number, own) for number in learning_rate)
+        if hasattr(gradient, "indices"):
+            # TensorFlow has a table's gradient as rows, twice that of a word that is used twice: a sum makes it one.
+            gradient = ops.add(gradient, ops.zeros((), gradient.dtype))
+        gradient = ops.cast(gradient, own)
+        mean, square = self._momentums[index], self._velocities[index]
         self.assign_add(mean, (gradient - mean) * (1 - self.beta_1))
         self.assign_add(square, (gradient * gradient - square) * (1 - self.beta_2))
-        # Numbers that all elements share are not rounded to the half precision that a variable may have.
-        wide = "float64" if own == "float64" else "float32"
-        step = ops.cast(self.iterations + 1, wide)
-        rate = ops.cast(learning_rate, wide) / _correction(self.beta_1, step)
-        root = ops.sqrt(_correction(self.beta_2, step))
-        change = ops.cast(rate, own) * mean / (ops.sqrt(square) / ops.cast(root, own) + self.epsilon)
+        change = rate * mean / (ops.sqrt(square) / root + self.epsilon)
         if self._use_weight_decay(variable):
-            change = change + ops.cast(learning_rate, own) * self.weight_decay * variable
+            change = change + decay * variable
         self.assign_sub(variable, change)
 
     def _apply_weight_decay(self, variables: Any) -> None:
@@ -165,6 +173,20 @@ class TFAdamW(keras.optimizers.AdamW):
         )
         state = replace(state, learning_rate=float(ops.convert_to_numpy(self.learning_rate)))
         write_optimizer(Path(folder) / OPTIMIZER_FILE, state, model.config, head)
+
+
+class _Shared(NamedTuple):
+    """What all variables have in common at a step: scalars.
+
+    Attributes:
+        rate: the learning rate, corrected for the running mean's beginning at 0.
+        root: of the correction of the mean of squares.
+        decay: what share of a variable decays.
+    """
+
+    rate: Any
+    root: Any
+    decay: Any
 
 
 def _correction(beta: float, step: Any) -> Any:
