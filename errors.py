@@ -22,6 +22,10 @@ class InputError(IsobertError, ValueError):
     """An argument has the wrong shape, dtype, range or length."""
 
 
+class OptimizedModelError(IsobertError, RuntimeError):
+    """An optimized model is asked for what its original alone can do, or a model cannot be optimized."""
+
+
 class TokenizerError(IsobertError, ValueError):
     """A tokenizer's files or arguments are wrong."""
 

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import ml_dtypes
 import numpy as np
@@ -18,7 +18,7 @@ from ..conversion.checkpoint import Checkpoint, LazyTensor, LoadReport, match_te
 from ..conversion.names import family_names
 from ..core.config import PretrainedConfig
 from ..core.outputs import OUTPUT_CLASSES, ModelOutput, Trace
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, OptimizedModelError
 from .inputs import check_shape
 from .layers import Embedding, Encoder, resized
 
@@ -40,6 +40,9 @@ class PreTrainedModel(nn.Module):
 
     config_class: ClassVar[type[PretrainedConfig]] = PretrainedConfig
     base_model_prefix: ClassVar[str] = ""
+
+    # What `pt.optimize.optimize` did to this model, in sentences; empty if it is as it was made.
+    optimizations: tuple[str, ...] = ()
 
     def __init__(self, config: PretrainedConfig) -> None:
         if not isinstance(config, self.config_class):
@@ -174,6 +177,22 @@ class PreTrainedModel(nn.Module):
             if isinstance(module, Encoder):
                 module.gradient_checkpointing = value
 
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode (dropout on), or with False evaluation mode.
+
+        Raises:
+            OptimizedModelError: an optimized model is to be trained.
+        """
+        if mode:
+            self._refuse_if_optimized("trained")
+        return super().train(mode)
+
+    def _refuse_if_optimized(self, what: str) -> None:
+        if self.optimizations:
+            raise OptimizedModelError(
+                f"An optimized {type(self).__name__} cannot be {what}; use the model that it was made of."
+            )
+
     # Checkpoints.
 
     @classmethod
@@ -191,6 +210,9 @@ class PreTrainedModel(nn.Module):
 
         The checkpoint may be of the bare encoder or of any head; what it lacks is newly initialised, and what is
         missing, left over or of another shape is logged as a warning under `isobert`, by name.
+
+        A `model.safetensors` in the dtype that is asked for is mapped into memory, not read, and the parameters lie in
+        it until they are altered. It may be replaced by another file, but must not itself be overwritten or cut short.
 
         Args:
             name_or_path: a folder with `config.json` and weights, or a Hub name such as `google/mobilebert-uncased`.
@@ -217,7 +239,9 @@ class PreTrainedModel(nn.Module):
             wanted_dtype = _resolve_dtype(dtype, checkpoint)
             # On the meta device a model has shapes and no memory, so that each tensor is in memory once.
             with torch.device("meta"):
-                model = cls(config).to(wanted_dtype)
+                model = cls(config)
+            if model.dtype != wanted_dtype:
+                model = model.to(wanted_dtype)
             report = model._load(checkpoint, ignore_mismatched_sizes)
         if report:
             logger.warning("%s from %s:\n%s", cls.__name__, name_or_path, report)
@@ -227,9 +251,9 @@ class PreTrainedModel(nn.Module):
     def _load(self, checkpoint: Checkpoint, ignore_mismatched_sizes: bool) -> LoadReport:
         """Give a model on the meta device its weights: the checkpoint's, and new ones where it has none."""
         # `named_parameters` names a tied parameter once.
-        wanted = {name: tuple(parameter.shape) for name, parameter in self.named_parameters()}
+        wanted = dict(self.named_parameters())
         plan = match_tensors(
-            wanted,
+            {name: tuple(parameter.shape) for name, parameter in wanted.items()},
             checkpoint,
             family_names(self.config.model_type),
             ignore_mismatched_sizes=ignore_mismatched_sizes,
@@ -239,8 +263,13 @@ class PreTrainedModel(nn.Module):
             module.to_empty(device="cpu", recurse=False)
             module.reset_parameters()  # type: ignore[operator]
         dtype = self.dtype
-        loaded = {name: _to_tensor(checkpoint.read(source)).to(dtype) for name, source in plan.sources.items()}
-        self.load_state_dict(loaded, strict=False, assign=True)
+        modules = dict(self.named_modules())
+        for name, source in plan.sources.items():
+            # Converted, a tensor needs memory of its own, and what it was converted from should need none.
+            as_it_is = checkpoint.dtype(source) == str(dtype).removeprefix("torch.")
+            tensor = _to_tensor(checkpoint.view(source) if as_it_is else checkpoint.read(source)).to(dtype)
+            owner, _, leaf = name.rpartition(".")
+            setattr(modules[owner], leaf, nn.Parameter(tensor, wanted[name].requires_grad))
         self.tie_weights()
         return plan.report
 
@@ -252,7 +281,11 @@ class PreTrainedModel(nn.Module):
         Args:
             folder: made if need be.
             max_shard_size: bytes, or a text such as "5GB".
+
+        Raises:
+            OptimizedModelError: it is an optimized model, whose weights are no checkpoint's.
         """
+        self._refuse_if_optimized("saved")
         tensors = {name: _to_lazy(parameter) for name, parameter in self.named_parameters()}
         write_checkpoint(folder, tensors, max_shard_size=max_shard_size)
         self.config.for_checkpoint(type(self).__name__, str(self.dtype).removeprefix("torch.")).save_pretrained(folder)

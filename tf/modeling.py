@@ -20,7 +20,7 @@ from ..conversion.layouts import Layout, from_hub, hub_shape, to_hub
 from ..conversion.names import family_names, keras_to_hub
 from ..core.config import IGNORED_LABEL, PretrainedConfig
 from ..core.outputs import OUTPUT_CLASSES, ModelOutput, Trace
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, OptimizedModelError
 from ..tokenization.encoding import BatchEncoding
 from . import optimizers  # noqa: F401  (so that Keras finds the class where it opens a compiled model)
 from .inputs import check_shape, check_tensors, input_error, is_floating_point
@@ -56,6 +56,8 @@ class TFPreTrainedModel(keras.Model):
     input_rank: ClassVar[int] = 2
     # A decoder's compiled step, made when it is first needed.
     decode_function: Any = None
+    # What `tf.optimize.optimize` did to this model, in sentences; empty if it is as it was made.
+    optimizations: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -98,6 +100,8 @@ class TFPreTrainedModel(keras.Model):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the model with arguments in order or by name, or with one mapping of them."""
         args, kwargs = self._by_name(args, kwargs)
+        if kwargs.get("training"):
+            self._refuse_if_optimized("trained")
         return super().__call__(*args, **kwargs)
 
     def stateless_call(self, trainable: Any, non_trainable: Any, *args: Any, **kwargs: Any) -> Any:
@@ -120,6 +124,30 @@ class TFPreTrainedModel(keras.Model):
             )
         check_tensors(**dict(zip(known, args, strict=False)), **kwargs)
         return args, kwargs
+
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
+        """Train the model, as `keras.Model.fit` does.
+
+        Raises:
+            OptimizedModelError: it is an optimized model.
+        """
+        self._refuse_if_optimized("trained")
+        return super().fit(*args, **kwargs)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Write the model in Keras's own form, as `keras.Model.save` does.
+
+        Raises:
+            OptimizedModelError: it is an optimized model.
+        """
+        self._refuse_if_optimized("saved")
+        super().save(*args, **kwargs)
+
+    def _refuse_if_optimized(self, what: str) -> None:
+        if self.optimizations:
+            raise OptimizedModelError(
+                f"An optimized {type(self).__name__} cannot be {what}; use the model that it was made of."
+            )
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
@@ -384,7 +412,11 @@ class TFPreTrainedModel(keras.Model):
         Args:
             folder: made if need be.
             max_shard_size: bytes, or a text such as "5GB".
+
+        Raises:
+            OptimizedModelError: it is an optimized model, whose weights are no checkpoint's.
         """
+        self._refuse_if_optimized("saved")
         tensors = {name: _to_lazy(variable, layout) for name, (variable, layout) in self._hub_variables().items()}
         write_checkpoint(folder, tensors, max_shard_size=max_shard_size)
         architecture = type(self).__name__.removeprefix("TF")

@@ -43,10 +43,14 @@ ONLY_IN: dict[tuple[str, str | None], set[str]] = {
     ("heads.py", "ForCausalLM"): {"compute_metrics", "symbolic_call"},
     # Dropout is switched off in each torch module, and in Keras by what a call is given.
     ("modeling.py", None): {"evaluation"},
-    # A torch module has no `dtype` and no `device` of its own; a Keras model takes part in `fit` and `export`.
+    # A torch module has no `dtype` and no `device` of its own; a Keras model takes part in `fit` and `export`. To train
+    # an optimized model is refused where that begins.
     ("modeling.py", "PreTrainedModel"): {
         "device",
         "dtype",
+        "train",
+        "fit",
+        "save",
         "from_config",
         "stateless_call",
         "compute_loss",

@@ -1,0 +1,1 @@
+"""The encoders that `optimize` puts in the place of a model's own: for inference alone."""
