@@ -19,6 +19,7 @@ from .formats import FORMS, About, Form, LazyTensor, TensorFile, TensorLike, for
 from .formats.base import byte_size
 from .formats.digest import digest_of
 from .formats.foreign import ForeignFile
+from .formats.safetensors import SafetensorsFile
 from .formats.tf1_config import hub_config
 from .matching import LoadPlan, LoadReport, match_tensors
 from .shards import check_shards, parse_size, read_index, split_by_size
@@ -92,6 +93,17 @@ class Checkpoint:
             CheckpointError: there is no such tensor, or it is of a dtype that is not supported.
         """
         return self._holder(name).read(name)
+
+    def view(self, name: str) -> np.ndarray:
+        """Return one tensor in memory that the file is mapped to, if its form allows it (`SafetensorsFile.view`).
+
+        The array is the caller's to alter, and the file stays as it is. Otherwise the tensor is read.
+
+        Raises:
+            CheckpointError: there is no such tensor, or it is of a dtype that is not supported.
+        """
+        holder = self._holder(name)
+        return holder.view(name) if isinstance(holder, SafetensorsFile) else holder.read(name)
 
     def check(self, digests: Mapping[str, str] | None = None) -> None:
         """Compare the checksums that the forms of the files keep with their content.

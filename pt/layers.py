@@ -61,6 +61,8 @@ def _draw(weight: Tensor, std: float) -> None:
     PyTorch's own `trunc_normal_` draws until all numbers lie within, which takes ten times as long and three times the
     weight's memory. Here uniform numbers become normal ones by the inverse of the distribution function, in place.
     """
+    if weight.is_meta:  # it has no memory to fill, and finding that out operation by operation takes long
+        return
     weight = weight.detach()
     # Half precision has too few uniform numbers.
     drawn = weight if weight.element_size() >= 4 else torch.empty_like(weight, dtype=torch.float32)
@@ -78,7 +80,7 @@ class Dense(nn.Linear):
     def reset_parameters(self) -> None:
         """Draw new weights."""
         _draw(self.weight, self.std)
-        if self.bias is not None:
+        if self.bias is not None and not self.bias.is_meta:
             nn.init.zeros_(self.bias)
 
     def forward(self, values: Tensor) -> Tensor:

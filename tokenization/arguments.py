@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import TokenizerError
@@ -40,6 +40,10 @@ class Padding:
         if self.multiple_of:
             length = -(-length // self.multiple_of) * self.multiple_of
         return length
+
+    def settled(self, longest: int) -> Padding:
+        """Return the same with its `length` set, when the longest row has `longest` tokens."""
+        return replace(self, length=self.target(longest), multiple_of=None)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from .arguments import (
     check_side,
     gather_samples,
 )
+from .columns import columns_of
 from .encoding import BatchEncoding
 from .model_inputs import ModelInputs
 from .special_tokens import ADDITIONAL, NAMES, TokenLike
@@ -86,10 +87,9 @@ class PreTrainedTokenizerBase(ModelInputs):
         is_split_into_words: bool,
         add_special_tokens: bool,
         truncation: Truncation | None,
-        padding: Padding | None,
         split_special_tokens: bool,
     ) -> list[Any]:
-        """Return one encoding a sample, with its further windows in `overflowing`."""
+        """Return one encoding a sample, without padding, with its further windows in `overflowing`."""
         raise NotImplementedError
 
     def convert_tokens_to_string(self, tokens: Sequence[str]) -> str:
@@ -202,36 +202,38 @@ class PreTrainedTokenizerBase(ModelInputs):
         if lengths.truncation == "only_second":
             check_pairs(samples)
         pair = any(isinstance(sample, tuple) for sample in samples)
-        rows = self._encode_rows(
-            samples,
-            is_split_into_words,
-            add_special_tokens,
-            self._truncation(lengths, stride, add_special_tokens, pair, return_overflowing_tokens),
-            self._padding_of(lengths, pad_to_multiple_of, padding_side),
-            split_special_tokens,
-        )
+        cut = self._truncation(lengths, stride, add_special_tokens, pair, return_overflowing_tokens)
+        fill = self._padding_of(lengths, pad_to_multiple_of, padding_side)
+        rows = self._encode_rows(samples, is_split_into_words, add_special_tokens, cut, split_special_tokens)
         mapping = list(range(len(rows)))
         if return_overflowing_tokens:
-            mapping = [index for index, row in enumerate(rows) for _ in range(1 + len(row.overflowing))]
-            rows = [window for row in rows for window in (row, *row.overflowing)]
+            # The library copies a row's windows whenever it is asked for them.
+            windows = [(row, *row.overflowing) for row in rows]
+            mapping = [index for index, of_row in enumerate(windows) for _ in of_row]
+            rows = [window for of_row in windows for window in of_row]
+        longest = max(map(len, rows), default=0)
+        fill = None if fill is None else fill.settled(longest)
+        width = 0 if fill is None else fill.target(longest)
         if lengths.max_length is None and verbose:
-            self._warn_about_length(rows)
-        columns: dict[str, Any] = {"input_ids": [row.ids for row in rows]}
+            self._warn_about_length(max(longest, width))
+        names = ["input_ids"]
         if self._wants("token_type_ids", return_token_type_ids):
-            columns["token_type_ids"] = [row.type_ids for row in rows]
+            names.append("token_type_ids")
         if self._wants("attention_mask", return_attention_mask):
-            columns["attention_mask"] = [row.attention_mask for row in rows]
+            names.append("attention_mask")
         if return_special_tokens_mask:
-            columns["special_tokens_mask"] = [row.special_tokens_mask for row in rows]
+            names.append("special_tokens_mask")
         if return_offsets_mapping:
-            columns["offset_mapping"] = [row.offsets for row in rows]
+            names.append("offset_mapping")
+        columns = columns_of(rows, names, pair, fill, tensor_type)
         if return_length:
-            columns["length"] = [len(row.ids) for row in rows]
+            columns["length"] = [max(len(row), width) for row in rows]
         if not batched and tensor_type is None and not return_overflowing_tokens:
             columns = {name: column[0] for name, column in columns.items()}
         if return_overflowing_tokens:
             columns["overflow_to_sample_mapping"] = mapping
-        return BatchEncoding(columns, rows, tensor_type=tensor_type, is_fast=self.is_fast, added=self._spelled())
+        added = self._spelled()
+        return BatchEncoding(columns, rows, padding=fill, tensor_type=tensor_type, is_fast=self.is_fast, added=added)
 
     def _spelled(self) -> dict[int, str]:
         """Return the tokens whose spelling is theirs, and not that of the text they were found in."""
@@ -287,8 +289,7 @@ class PreTrainedTokenizerBase(ModelInputs):
             return None
         return self._padding(lengths.max_length if lengths.padding == "max_length" else None, multiple_of, side)
 
-    def _warn_about_length(self, rows: Sequence[Any]) -> None:
-        longest = max((len(row.ids) for row in rows), default=0)
+    def _warn_about_length(self, longest: int) -> None:
         if longest > self.model_max_length and not self._warned_about_length:
             self._warned_about_length = True
             logger.warning(

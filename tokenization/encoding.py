@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..errors import TokenizerError
+from .arguments import Padding
+from .rows import pad_rows
 from .tensors import to_tensor
 
 
@@ -31,7 +33,6 @@ class BatchEncoding(dict[str, Any]):
     words and characters and back take `(row, index)`, or the index alone for row 0.
 
     Attributes:
-        encodings: one an output row, None if the columns did not come from text.
         is_fast: whether the rows come from the `tokenizers` library.
     """
 
@@ -40,6 +41,7 @@ class BatchEncoding(dict[str, Any]):
         data: dict[str, Any] | None = None,
         encodings: Sequence[Any] | None = None,
         *,
+        padding: Padding | None = None,
         tensor_type: str | None = None,
         prepend_batch_axis: bool = False,
         is_fast: bool = False,
@@ -48,7 +50,8 @@ class BatchEncoding(dict[str, Any]):
         super().__init__(data or {})
         # `tokenizers` calls an added token by the stretch of text it was found in, blanks and all.
         self._added = added or {}
-        self.encodings = None if encodings is None else list(encodings)
+        self._encodings = None if encodings is None else list(encodings)
+        self._padding = padding
         self.is_fast = is_fast
         if tensor_type is not None:
             self.convert_to_tensors(tensor_type, prepend_batch_axis)
@@ -73,6 +76,13 @@ class BatchEncoding(dict[str, Any]):
     def copy(self) -> BatchEncoding:
         """Return a shallow copy."""
         return _rebuild(dict(self), self.encodings, self.is_fast, self._added)
+
+    @property
+    def encodings(self) -> list[Any] | None:
+        """One encoding an output row, filled up when first asked for; None if the columns did not come from text."""
+        if self._padding is not None and self._encodings is not None:
+            self._encodings, self._padding = pad_rows(self._encodings, self._padding), None
+        return self._encodings
 
     @property
     def data(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The tokenizers on the `tokenizers` library: text becomes rows, cut and padded, in Rust."""
+"""The tokenizers on the `tokenizers` library: text becomes rows, cut to length, in Rust."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Encoding, Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from ..errors import TokenizerError
-from .arguments import Padding, Sample, Truncation, check_encodable
+from .arguments import Sample, Truncation, check_encodable
 from .base import PreTrainedTokenizerBase
 from .rows import checked_lengths
 from .special_tokens import token_fields
@@ -84,7 +84,6 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
         is_split_into_words: bool,
         add_special_tokens: bool,
         truncation: Truncation | None,
-        padding: Padding | None,
         split_special_tokens: bool,
     ) -> list[Encoding]:
         if self._backend.encode_special_tokens != split_special_tokens:
@@ -95,7 +94,7 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
         joined = add_special_tokens or truncation is None
         if joined != self._joined:
             self._set_template(joined)
-        self._set_lengths(truncation, padding)
+        self._set_lengths(truncation)
         try:
             rows: list[Encoding] = self._backend.encode_batch(
                 samples, is_pretokenized=is_split_into_words, add_special_tokens=add_special_tokens
@@ -121,7 +120,7 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
         room = truncation.max_length - (self.num_special_tokens_to_add(True) if special else 0)
         if truncation.strategy == "longest_first":
             return truncation.stride >= room // 2
-        self._set_lengths(None, None)
+        self._set_lengths(None)
         whole = [pair[truncation.strategy == "only_first"] for pair in pairs]
         rows = self._backend.encode_batch(whole, is_pretokenized=is_split_into_words, add_special_tokens=False)
         return truncation.stride >= room - max(map(len, rows))
@@ -133,7 +132,7 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
         check_encodable(samples)
         if truncation is None:
             return
-        self._set_lengths(None, None)
+        self._set_lengths(None)
         for sample in samples:
             row = self._backend.encode_batch([sample], is_pretokenized=is_split_into_words, add_special_tokens=False)[0]
             pair = isinstance(sample, tuple)
@@ -141,8 +140,8 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
             joints = self.num_special_tokens_to_add(pair) if special else 0
             checked_lengths(first, second, truncation, joints)
 
-    def _set_lengths(self, truncation: Truncation | None, padding: Padding | None) -> None:
-        """Tell the backend how to cut and pad, unless it was told so already."""
+    def _set_lengths(self, truncation: Truncation | None) -> None:
+        """Tell the backend how to cut, unless it was told so already."""
         backend = self._backend
         if truncation is None:
             if backend.truncation is not None:
@@ -156,24 +155,10 @@ class PreTrainedTokenizerFast(PreTrainedTokenizerBase):
             }
             if backend.truncation != wanted:
                 backend.enable_truncation(**wanted)
-        if padding is None:
-            if backend.padding is not None:
-                backend.no_padding()
-        else:
-            filling: dict[str, Any] = {
-                "length": padding.length,
-                "pad_to_multiple_of": padding.multiple_of,
-                "pad_id": padding.token_id,
-                "pad_token": padding.token,
-                "pad_type_id": padding.type_id,
-                "direction": padding.side,
-            }
-            if backend.padding != filling:
-                backend.enable_padding(**filling)
 
     def backend_json(self) -> str:
         """Return the content of `tokenizer.json`."""
-        self._set_lengths(None, None)
+        self._set_lengths(None)
         self._set_template()
         content: str = self._backend.to_str(pretty=True)
         return content

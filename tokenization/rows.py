@@ -5,8 +5,9 @@ The rules are those of the `tokenizers` library, so that the Python and the fast
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..errors import TokenizerError
 from .arguments import Padding, Truncation
@@ -22,7 +23,7 @@ class Encoding:
     type_ids: list[int] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list)
     offsets: list[Span] = field(default_factory=list)
-    word_ids: list[int | None] = field(default_factory=list)
+    word_ids: list[Any] = field(default_factory=list)
     sequence_ids: list[int | None] = field(default_factory=list)
     special_tokens_mask: list[int] = field(default_factory=list)
     attention_mask: list[int] = field(default_factory=list)
@@ -33,6 +34,19 @@ class Encoding:
 
     def __add__(self, other: Encoding) -> Encoding:
         return Encoding(*(getattr(self, name) + getattr(other, name) for name in _COLUMNS))
+
+    @property
+    def next_word(self) -> int:
+        """The number of a word that would be added now."""
+        number: int = self.word_ids[-1] + 1 if self.word_ids else 0
+        return number
+
+    def add(self, token_id: int, token: str, span: Span, word: int) -> None:
+        """Add a token to a text's row that is being made; the columns that the text as a whole decides come last."""
+        self.ids.append(token_id)
+        self.tokens.append(token)
+        self.offsets.append(span)
+        self.word_ids.append(word)
 
     def window(self, start: int, stop: int) -> Encoding:
         """Return the tokens from `start` to before `stop`."""
@@ -68,30 +82,30 @@ _COLUMNS = (
 )
 
 
-def special_row(token_id: int, token: str, type_id: int) -> Encoding:
-    """Return a row of one special token."""
-    return Encoding([token_id], [type_id], [token], [(0, 0)], [None], [None], [1], [1])
-
-
-def sequence_row(pieces: list[tuple[int, Span, int]], sequence: int, token_of: Callable[[int], str]) -> Encoding:
-    """Return the row of one text, without special tokens.
+def joined(first: Encoding, second: Encoding | None, joints: Sequence[tuple[int, str]] | None) -> Encoding:
+    """Return one text's row, or two texts', joined as BERT does; by nothing if `joints` is None.
 
     Args:
-        pieces: `(id, offsets, word)` of each token.
-        sequence: 0 for the first text of a pair, 1 for the second; it is the type id as well.
-        token_of: an id's token.
+        first: the first text's row.
+        second: the second text's.
+        joints: id and spelling of `[CLS]` and of `[SEP]`.
     """
-    count = len(pieces)
-    return Encoding(
-        ids=[piece[0] for piece in pieces],
-        type_ids=[sequence] * count,
-        tokens=[token_of(piece[0]) for piece in pieces],
-        offsets=[piece[1] for piece in pieces],
-        word_ids=[piece[2] for piece in pieces],
-        sequence_ids=[sequence] * count,
-        special_tokens_mask=[0] * count,
-        attention_mask=[1] * count,
+    if joints is None:
+        return first if second is None else first + second
+    (cls_id, cls), (sep_id, sep) = joints
+    row = Encoding(
+        [cls_id, *first.ids, sep_id],
+        [0, *first.type_ids, 0],
+        [cls, *first.tokens, sep],
+        [(0, 0), *first.offsets, (0, 0)],
+        [None, *first.word_ids, None],
+        [None, *first.sequence_ids, None],
+        [1, *first.special_tokens_mask, 1],
+        [1, *first.attention_mask, 1],
     )
+    if second is None:
+        return row
+    return row + second + Encoding([sep_id], [1], [sep], [(0, 0)], [None], [None], [1], [1])
 
 
 def windows(length: int, limit: int, stride: int, side: str) -> list[Span]:
@@ -189,11 +203,21 @@ def _windows_of(sequence: Encoding, limit: int, truncation: Truncation) -> list[
     return [sequence.window(*place) for place in (places if truncation.overflow else places[:1])]
 
 
-def pad_rows(rows: list[Encoding], padding: Padding) -> list[Encoding]:
-    """Return rows, and their overflow, filled up to one length."""
-    every = [row for main in rows for row in (main, *main.overflowing)]
-    length = padding.target(max(map(len, every), default=0))
-    return [
-        replace(row.padded(length, padding), overflowing=[o.padded(length, padding) for o in row.overflowing])
-        for row in rows
-    ]
+def pad_rows(rows: Sequence[Any], padding: Padding) -> list[Any]:
+    """Return rows, and their overflow, filled up to one length; those of the `tokenizers` library are so in place."""
+    length = padding.target(max(map(len, rows), default=0))
+    done: list[Any] = []
+    for row in rows:
+        if isinstance(row, Encoding):
+            overflowing = [window.padded(length, padding) for window in row.overflowing]
+            done.append(replace(row.padded(length, padding), overflowing=overflowing))
+            continue
+        row.pad(
+            length,
+            direction=padding.side,
+            pad_id=padding.token_id,
+            pad_type_id=padding.type_id,
+            pad_token=padding.token,
+        )
+        done.append(row)
+    return done

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from tokenizers import AddedToken
 
 from .added import AddedTokenMatcher
-from .arguments import Padding, Sample, Truncation, check_encodable
+from .arguments import Sample, Truncation, check_encodable
 from .base import PreTrainedTokenizerBase
-from .rows import Encoding, Span, cut, pad_rows, sequence_row, special_row
+from .rows import Encoding, cut, joined
 
 
 class Normalized(NamedTuple):
@@ -26,7 +25,7 @@ class Normalized(NamedTuple):
 
 
 class PreTrainedTokenizer(PreTrainedTokenizerBase):
-    """A tokenizer in Python; a subclass normalises text, splits it into words, and words into pieces."""
+    """A tokenizer in Python; a subclass turns text between added tokens into pieces."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -36,12 +35,18 @@ class PreTrainedTokenizer(PreTrainedTokenizerBase):
         """Return the text in its normal form."""
         raise NotImplementedError
 
-    def _words(self, text: str) -> Iterator[Span]:
-        """Yield where each word of a normalised text begins and ends."""
-        raise NotImplementedError
+    def _add_stretch(
+        self, row: Encoding, text: str, offset: int, normalised: AddedTokenMatcher, word: int | None
+    ) -> None:
+        """Add a text's tokens to a row.
 
-    def _word_pieces(self, word: str) -> Sequence[tuple[int, int, int]]:
-        """Return `(id, start, stop)` of each piece of a normalised word."""
+        Args:
+            row: its `ids`, `tokens`, `offsets` and `word_ids` are extended.
+            text: a text that holds none of the added tokens that are looked for as they are written.
+            offset: where it begins in the whole text.
+            normalised: finds the added tokens that are looked for in the normal form.
+            word: the word that all tokens are of, if it is given.
+        """
         raise NotImplementedError
 
     def _tokens_changed(self, fresh: Sequence[AddedToken], *, rebuild: bool) -> None:
@@ -53,73 +58,61 @@ class PreTrainedTokenizer(PreTrainedTokenizerBase):
         is_split_into_words: bool,
         add_special_tokens: bool,
         truncation: Truncation | None,
-        padding: Padding | None,
         split_special_tokens: bool,
     ) -> list[Encoding]:
         check_encodable(samples)
         matchers = self._matchers_for(split_special_tokens)
+        joints = [(token_id, self._token_of(token_id)) for token_id in self._joints()] if add_special_tokens else None
         rows = []
         for sample in samples:
-            parts = sample if isinstance(sample, tuple) else (sample,)
-            sequences = [self._sequence(part, index, matchers) for index, part in enumerate(parts)]
-            rows.append(self._row(sequences, add_special_tokens, truncation))
-        return rows if padding is None else pad_rows(rows, padding)
+            first, *others = sample if isinstance(sample, tuple) else (sample,)
+            second = self._sequence(others[0], 1, matchers) if others else None
+            rows.append(self._row(self._sequence(first, 0, matchers), second, joints, truncation))
+        return rows
 
-    def _row(self, sequences: list[Encoding], add_special_tokens: bool, truncation: Truncation | None) -> Encoding:
+    def _row(
+        self,
+        first: Encoding,
+        second: Encoding | None,
+        joints: Sequence[tuple[int, str]] | None,
+        truncation: Truncation | None,
+    ) -> Encoding:
         """Cut a sequence or a pair and join it with special tokens; the first window holds the others."""
-        first, second = sequences[0], sequences[1] if len(sequences) > 1 else None
-        special = self.num_special_tokens_to_add(second is not None) if add_special_tokens else 0
+        special = 0 if joints is None else self.num_special_tokens_to_add(second is not None)
         pairs = [(first, second)] if truncation is None else cut(first, second, truncation, special)
-        join = self._join if add_special_tokens else _concatenate
-        main, *others = [join(a, b) for a, b in pairs]
-        return replace(main, overflowing=others)
-
-    def _join(self, first: Encoding, second: Encoding | None) -> Encoding:
-        cls_id, sep_id = self._joints()
-        cls, sep = self._token_of(cls_id), self._token_of(sep_id)
-        row = special_row(cls_id, cls, 0) + first + special_row(sep_id, sep, 0)
-        return row if second is None else row + second + special_row(sep_id, sep, 1)
+        main, *others = [joined(a, b, joints) for a, b in pairs]
+        main.overflowing = others
+        return main
 
     def _sequence(
         self, part: str | list[str], sequence: int, matchers: tuple[AddedTokenMatcher, AddedTokenMatcher]
     ) -> Encoding:
         """Return the row of one text, or of a list of words, without special tokens."""
-        return sequence_row(self._pieces(part, matchers), sequence, self._token_of)
-
-    def _pieces(
-        self, part: str | list[str], matchers: tuple[AddedTokenMatcher, AddedTokenMatcher]
-    ) -> list[tuple[int, Span, int]]:
-        """Return `(id, offsets, word)` of every token of a text, or of a list of words."""
+        row = Encoding()
         if isinstance(part, str):
-            return list(self._text_pieces(part, matchers))
-        return [
-            (token_id, span, index)
-            for index, word in enumerate(part)
-            for token_id, span, _ in self._text_pieces(word, matchers)
-        ]
+            self._add_text(row, part, matchers, None)
+        else:
+            for index, word in enumerate(part):
+                self._add_text(row, word, matchers, index)
+        count = len(row.ids)
+        row.type_ids, row.sequence_ids = [sequence] * count, [sequence] * count
+        row.special_tokens_mask, row.attention_mask = [0] * count, [1] * count
+        return row
 
-    def _text_pieces(
-        self, text: str, matchers: tuple[AddedTokenMatcher, AddedTokenMatcher]
-    ) -> Iterator[tuple[int, Span, int]]:
+    def _add_text(
+        self, row: Encoding, text: str, matchers: tuple[AddedTokenMatcher, AddedTokenMatcher], word: int | None
+    ) -> None:
+        """Add a text's tokens to a row; all of them are of the word `word`, if it is given."""
         as_written, normalised = matchers
-        word = 0
         for token_id, start, stop in as_written.split(text):
-            if token_id is not None:
-                yield token_id, (start, stop), word
-                word += 1
-                continue
-            normal, starts, stops = self._normalize(text[start:stop])
-            for found, left, right in normalised.split(normal):
-                if found is not None:
-                    yield found, (start + starts[left], start + stops[right - 1]), word
-                    word += 1
-                    continue
-                segment = normal[left:right]
-                for word_start, word_stop in self._words(segment):
-                    at = left + word_start
-                    for piece_id, a, b in self._word_pieces(segment[word_start:word_stop]):
-                        yield piece_id, (start + starts[at + a], start + stops[at + b - 1]), word
-                    word += 1
+            if token_id is None:
+                self._add_stretch(row, text[start:stop], start, normalised, word)
+            else:
+                self._add_token(row, token_id, start, stop, word)
+
+    def _add_token(self, row: Encoding, token_id: int, start: int, stop: int, word: int | None) -> None:
+        """Add an added token, which is a word of its own."""
+        row.add(token_id, self._token_of(token_id), (start, stop), row.next_word if word is None else word)
 
     def _matchers_for(self, split_special_tokens: bool) -> tuple[AddedTokenMatcher, AddedTokenMatcher]:
         """Return what finds added tokens in the text as written, and in the normalised text."""
@@ -135,7 +128,3 @@ class PreTrainedTokenizer(PreTrainedTokenizerBase):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_matchers": {}}
-
-
-def _concatenate(first: Encoding, second: Encoding | None) -> Encoding:
-    return first if second is None else first + second

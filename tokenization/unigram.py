@@ -51,6 +51,7 @@ class Segmenter:
         # Text can become only these: the others stand in the vocabulary, but a text that looks like them is plain text.
         kinds = enumerate(model.types)
         self._ids = {model.pieces[index]: index for index, kind in kinds if kind in wanted}
+        self._spelling = model.pieces.__getitem__
         self._bytes = {piece: i for piece, i in self._ids.items() if model.types[i] == BYTE}
         self.byte_ids = frozenset(self._bytes.values())
         symbols = [p for p, kind in zip(model.pieces, model.types, strict=True) if kind == USER_DEFINED]
@@ -99,16 +100,38 @@ class Segmenter:
             that it comes from; whether it begins a word. Of several blanks that became one the last counts. Pieces into
             which one character was spread all come from it.
         """
-        pieces: list[str] = self.processor.encode(text, out_type=str, **(sampling or {}))
+        unknown = self.model.unknown_id
+        if sampling:
+            pieces: list[str] = self.processor.encode(text, out_type=str, **sampling)
+            ids = [self._ids.get(piece, unknown) for piece in pieces]
+        else:
+            ids = self.processor.encode(text, out_type=int)
+            # Only an unknown piece is spelled otherwise than the model spells it.
+            spelling = self.processor.encode(text, out_type=str) if unknown in ids else map(self._spelling, ids)
+            pieces = list(spelling)
         if not pieces:
             return [], [], [], []
         normal, origins = self.processor.normalize(text, with_offsets=True)
-        unknown = self.model.unknown_id
-        ids = [self._ids.get(piece, unknown) for piece in pieces]
         stops = list(accumulate(map(len, pieces)))
-        places: Iterator[Span] = zip([0, *stops], stops, strict=False)
-        if stops[-1] != len(normal):
-            places = self._places(pieces)
+        if stops[-1] == len(normal) == len(text) + 1 and origins == [0, *range(stops[-1])]:
+            # One blank before the text, and else nothing that changes a character's place.
+            stops = [stop - 1 for stop in stops]
+            spans = list(zip([0, *stops], stops, strict=False))
+            if stops[0] == 0:
+                spans[0] = (0, 1)
+        else:
+            places: Iterator[Span] = zip([0, *stops], stops, strict=False)
+            spans = self._spans(places if stops[-1] == len(normal) else self._places(pieces), normal, origins)
+        if self.model.whitespace_as_suffix:
+            begins = [True, *(piece.endswith(_BLANKS) for piece in pieces[:-1])]
+        else:
+            begins = [piece.startswith(_BLANKS) for piece in pieces]
+            begins[0] = True
+        return ids, pieces, spans, begins
+
+    @staticmethod
+    def _spans(places: Iterator[Span], normal: str, origins: Sequence[int]) -> list[Span]:
+        """Return the characters of the text that pieces at `places` of its normal form come from."""
         last = len(normal)
         spans: list[Span] = []
         for first, after in places:
@@ -120,12 +143,7 @@ class Segmenter:
             while origins[after] == end and after < last:
                 after += 1
             spans.append((start, origins[after]))
-        if self.model.whitespace_as_suffix:
-            begins = [True, *(piece.endswith(_BLANKS) for piece in pieces[:-1])]
-        else:
-            begins = [piece.startswith(_BLANKS) for piece in pieces]
-            begins[0] = True
-        return ids, pieces, spans, begins
+        return spans
 
     def _places(self, pieces: Sequence[str]) -> Iterator[Span]:
         """Yield the characters of the normal form that each piece covers, bytes' pieces among them."""

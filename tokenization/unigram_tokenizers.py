@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,11 +15,11 @@ from tokenizers import AddedToken, Tokenizer
 from ..core.hub import atomic_write
 from ..errors import TokenizerError
 from .added import AddedTokenMatcher
-from .arguments import Padding, Sample, Truncation, check_encodable
+from .arguments import Sample, Truncation, check_encodable
 from .base import PreTrainedTokenizerBase, logger
 from .fast import PreTrainedTokenizerFast
 from .files import added_of, backend_state
-from .rows import Encoding, pad_rows
+from .rows import Encoding
 from .sentencepiece_model import SPACE, SentencePieceModel
 from .slow import Normalized, PreTrainedTokenizer
 from .special_tokens import TokenLike, as_token
@@ -201,43 +202,21 @@ class UnigramTokenizer(_UnigramBase, PreTrainedTokenizer):
         starts = [prepared.starts[start] for start in normal.starts]
         return Normalized(normal.text, starts, [prepared.stops[stop - 1] for stop in normal.stops])
 
-    def _sequence(self, part: str | list[str], sequence: int, matchers: _Matchers) -> Encoding:
-        row = Encoding()
-        if isinstance(part, str):
-            self._add_text(row, part, matchers, None)
-        else:
-            for index, word in enumerate(part):
-                self._add_text(row, word, matchers, index)
-        count = len(row.ids)
-        row.type_ids, row.sequence_ids = [sequence] * count, [sequence] * count
-        row.special_tokens_mask, row.attention_mask = [0] * count, [1] * count
-        return row
-
-    def _add_text(self, row: Encoding, text: str, matchers: _Matchers, word: int | None) -> None:
-        """Add a text's tokens to a row; all of them are of the word `word`, if it is given."""
-        as_written, normalised = matchers
-        for token_id, start, stop in as_written.split(text):
-            if token_id is not None:
-                self._add_token(row, token_id, start, stop, word)
-            elif not normalised:
-                self._add_stretch(row, text[start:stop], start, word)
+    def _add_stretch(
+        self, row: Encoding, text: str, offset: int, normalised: AddedTokenMatcher, word: int | None
+    ) -> None:
+        if not normalised:
+            self._add_pieces(row, text, offset, word)
+            return
+        normal = self._normalize(text)
+        for found, left, right in normalised.split(normal.text):
+            start, stop = normal.starts[left], normal.stops[right - 1]
+            if found is None:
+                self._add_pieces(row, text[start:stop], offset + start, word)
             else:
-                stretch = text[start:stop]
-                normal = self._normalize(stretch)
-                for found, left, right in normalised.split(normal.text):
-                    first, after = normal.starts[left], normal.stops[right - 1]
-                    if found is not None:
-                        self._add_token(row, found, start + first, start + after, word)
-                    else:
-                        self._add_stretch(row, stretch[first:after], start + first, word)
+                self._add_token(row, found, offset + start, offset + stop, word)
 
-    def _add_token(self, row: Encoding, token_id: int, start: int, stop: int, word: int | None) -> None:
-        row.ids.append(token_id)
-        row.tokens.append(self._token_of(token_id))
-        row.offsets.append((start, stop))
-        row.word_ids.append(_next_word(row) if word is None else word)
-
-    def _add_stretch(self, row: Encoding, text: str, offset: int, word: int | None) -> None:
+    def _add_pieces(self, row: Encoding, text: str, offset: int, word: int | None) -> None:
         """Add the pieces of a text without added tokens, which begins at character `offset` of the whole."""
         prepared = self._prepare(text)
         ids, pieces, spans, begins = self._segmenter.segment(
@@ -252,10 +231,7 @@ class UnigramTokenizer(_UnigramBase, PreTrainedTokenizer):
         if word is not None:
             row.word_ids += [word] * len(ids)
         elif ids:
-            current = _next_word(row) - 1
-            for begin in begins:
-                current += begin
-                row.word_ids.append(current)
+            row.word_ids += accumulate(begins[1:], initial=row.next_word)
 
     def ids_alone(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of each text without special tokens: those of a call, but nothing else is worked out."""
@@ -304,7 +280,6 @@ class UnigramTokenizerFast(_UnigramBase, PreTrainedTokenizerFast):
         is_split_into_words: bool,
         add_special_tokens: bool,
         truncation: Truncation | None,
-        padding: Padding | None,
         split_special_tokens: bool,
     ) -> list[Any]:
         check_encodable(samples)
@@ -314,7 +289,7 @@ class UnigramTokenizerFast(_UnigramBase, PreTrainedTokenizerFast):
         flags = is_split_into_words, add_special_tokens
         rows: dict[int, Any] = {}
         expected = self._expected(samples, add_special_tokens, split_special_tokens)
-        found = encode([samples[i] for i in expected], *flags, None, None, split_special_tokens)
+        found = encode([samples[i] for i in expected], *flags, None, split_special_tokens)
         for (index, ids), row in zip(expected.items(), found, strict=True):
             # The library lays every byte's piece on all unknown characters around it.
             if row.ids == ids and self._segmenter.byte_ids.isdisjoint(ids):
@@ -323,7 +298,7 @@ class UnigramTokenizerFast(_UnigramBase, PreTrainedTokenizerFast):
         if truncation is not None:
             long = [index for index, row in rows.items() if len(row) > truncation.max_length]
             try:
-                found = encode([samples[i] for i in long], *flags, truncation, None, split_special_tokens)
+                found = encode([samples[i] for i in long], *flags, truncation, split_special_tokens)
             except TokenizerError:
                 # The first text that is at fault is to be named, and it may be among the others.
                 others, found = list(range(len(samples))), []
@@ -332,11 +307,11 @@ class UnigramTokenizerFast(_UnigramBase, PreTrainedTokenizerFast):
         rows.update(
             zip(
                 others,
-                self._reference._encode_rows(exact, *flags, truncation, None, split_special_tokens),
+                self._reference._encode_rows(exact, *flags, truncation, split_special_tokens),
                 strict=True,
             )
         )
-        return _padded([rows[index] for index in range(len(samples))], padding)
+        return [rows[index] for index in range(len(samples))]
 
     def _expected(self, samples: list[Sample], add_special_tokens: bool, split_special: bool) -> dict[int, list[int]]:
         """Return the ids that SentencePiece finds for each sample, by index; those that are not plain are left out."""
@@ -378,30 +353,3 @@ class UnigramTokenizerFast(_UnigramBase, PreTrainedTokenizerFast):
         if as_written.finds(text) or self._prepare(text) is not None or not self._segmenter.is_plain(text):
             return False
         return not normalised or not normalised.finds(self._segmenter.normalize(text).text)
-
-
-def _next_word(row: Encoding) -> int:
-    last = row.word_ids[-1] if row.word_ids else None
-    return 0 if last is None else last + 1
-
-
-def _padded(rows: list[Any], padding: Padding | None) -> list[Any]:
-    """Return rows filled up to one length, be they the library's or ours."""
-    if padding is None:
-        return rows
-    length = padding.target(max((len(window) for row in rows for window in (row, *row.overflowing)), default=0))
-    plan = replace(padding, length=length, multiple_of=None)
-    done = []
-    for row in rows:
-        if isinstance(row, Encoding):
-            done += pad_rows([row], plan)
-            continue
-        row.pad(
-            length,
-            direction=padding.side,
-            pad_id=padding.token_id,
-            pad_type_id=padding.type_id,
-            pad_token=padding.token,
-        )
-        done.append(row)
-    return done

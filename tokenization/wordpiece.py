@@ -121,13 +121,27 @@ def split_words(text: str, punctuation: bool = True) -> Iterator[Span]:
 
 
 def longest_pieces(
-    word: str, vocab: Mapping[str, int], unknown: int, prefix: str = "##", limit: int = 100
+    word: str,
+    vocab: Mapping[str, int],
+    unknown: int,
+    prefix: str = "##",
+    limit: int = 100,
+    longest: int | None = None,
 ) -> list[tuple[int, int, int]]:
     """Cut a word into the longest pieces of the vocabulary, from left to right.
 
+    Args:
+        word: the word.
+        vocab: the pieces' ids.
+        unknown: the id of what is none.
+        prefix: what a piece inside a word begins with.
+        limit: a longer word is unknown as a whole.
+        longest: how many characters the vocabulary's longest token has, if that is known: no more are looked up, so
+            that the work grows with a word's length and not with its square.
+
     Returns:
         `(id, start, stop)` of each piece; one unknown piece if the word has more than `limit` characters or its rest
-        begins with nothing in the vocabulary. At most `limit` squared look-ups.
+        begins with nothing in the vocabulary.
 
     Example:
         >>> longest_pieces("unable", {"[UNK]": 0, "un": 1, "##able": 2, "##a": 3}, unknown=0)
@@ -137,10 +151,11 @@ def longest_pieces(
     whole = [(unknown, 0, length)]
     if length > limit:
         return whole
+    reach = length if longest is None else longest
     pieces: list[tuple[int, int, int]] = []
     start = 0
     while start < length:
-        for stop in range(length, start, -1):
+        for stop in range(min(length, start + reach), start, -1):
             found = vocab.get(prefix + word[start:stop] if start else word[:stop])
             if found is not None:
                 pieces.append((found, start, stop))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,15 +13,21 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from ..core.hub import write_text
 from ..errors import TokenizerError
+from .added import AddedTokenMatcher
 from .base import PreTrainedTokenizerBase
+from .characters import may_reorder
 from .fast import PreTrainedTokenizerFast
 from .files import added_of, backend_state, read_vocab, vocab_of
-from .rows import Span
+from .rows import Encoding, Span
 from .slow import Normalized, PreTrainedTokenizer
 from .special_tokens import TokenLike
 from .wordpiece import WordPieceSettings, longest_pieces, normalize, split_words
 
-_REMEMBERED_WORDS = 20_000
+_CHUNK = re.compile(r"[^ \t\r\n]+")
+_Chunk = tuple[list[int], list[str], list[Span], list[int]]
+
+# How many chunks are remembered, and of how many characters.
+_REMEMBERED, _LONGEST_REMEMBERED = 20_000, 64
 VOCAB_FILE = "vocab.txt"
 
 
@@ -213,29 +220,81 @@ class WordPieceTokenizer(_WordPieceBase, PreTrainedTokenizer):
     """
 
     def _start(self, vocab: dict[str, int], state: dict[str, Any] | None) -> None:
-        self._remembered: dict[str, list[tuple[int, int, int]]] = {}
+        self._longest = max(map(len, vocab), default=0)
+        self._remembered: dict[str, _Chunk | None] = {}
         if state:
             _refuse_foreign_steps(state)
+
+    def _tokens_changed(self, fresh: Sequence[AddedToken], *, rebuild: bool) -> None:
+        super()._tokens_changed(fresh, rebuild=rebuild)
+        self._remembered = {}
 
     def _normalize(self, text: str) -> Normalized:
         return normalize(text, self._settings.rules)
 
-    def _words(self, text: str) -> Iterator[Span]:
-        return split_words(text, self._settings.do_basic_tokenize)
+    def _add_stretch(
+        self, row: Encoding, text: str, offset: int, normalised: AddedTokenMatcher, word: int | None
+    ) -> None:
+        if normalised and normalised.finds(self._normalize(text).text):
+            self._add_normal(row, text, offset, normalised, word)
+            return
+        # White space parts words, and nothing that is done to a text reaches over it.
+        chunks: list[tuple[int, _Chunk]] = []
+        for match in _CHUNK.finditer(text):
+            chunk = self._chunk(match.group())
+            if chunk is None:
+                self._add_normal(row, text, offset, normalised, word)
+                return
+            chunks.append((offset + match.start(), chunk))
+        for start, (ids, tokens, spans, words) in chunks:
+            number = row.next_word
+            row.ids += ids
+            row.tokens += tokens
+            row.offsets += [(start + first, start + after) for first, after in spans]
+            row.word_ids += [number + index for index in words] if word is None else [word] * len(ids)
 
-    def _word_pieces(self, word: str) -> Sequence[tuple[int, int, int]]:
-        pieces = self._remembered.get(word)
-        if pieces is None:
-            settings = self._settings
-            unknown = self._vocab[str(self.unk_token)]
-            pieces = longest_pieces(
-                word, self._vocab, unknown, settings.wordpieces_prefix, settings.max_input_chars_per_word
-            )
-            if len(word) <= settings.max_input_chars_per_word:
-                if len(self._remembered) >= _REMEMBERED_WORDS:
-                    self._remembered.clear()
-                self._remembered[word] = pieces
-        return pieces
+    def _chunk(self, chunk: str) -> _Chunk | None:
+        """Return the tokens of a text without white space; None if what is around it may change their places."""
+        try:
+            return self._remembered[chunk]
+        except KeyError:
+            found = None
+        if not (self._settings.rules.strip_accents and may_reorder(chunk)):
+            row = Encoding()
+            self._add_normal(row, chunk, 0, None, None)
+            found = row.ids, row.tokens, row.offsets, row.word_ids
+        if len(chunk) <= _LONGEST_REMEMBERED:
+            if len(self._remembered) >= _REMEMBERED:
+                self._remembered.clear()
+            self._remembered[chunk] = found
+        return found
+
+    def _add_normal(
+        self, row: Encoding, text: str, offset: int, normalised: AddedTokenMatcher | None, word: int | None
+    ) -> None:
+        """Add a text's tokens to a row by way of its whole normal form; the arguments are those of `_add_stretch`."""
+        normal, starts, stops = self._normalize(text)
+        settings = self._settings
+        unknown = self._vocab[str(self.unk_token)]
+        for found, left, right in normalised.split(normal) if normalised else [(None, 0, len(normal))]:
+            if found is not None:
+                self._add_token(row, found, offset + starts[left], offset + stops[right - 1], word)
+                continue
+            segment = normal[left:right]
+            for start, stop in split_words(segment, settings.do_basic_tokenize):
+                number = row.next_word if word is None else word
+                pieces = longest_pieces(
+                    segment[start:stop],
+                    self._vocab,
+                    unknown,
+                    settings.wordpieces_prefix,
+                    settings.max_input_chars_per_word,
+                    self._longest,
+                )
+                at = left + start
+                for token_id, first, after in pieces:
+                    span = offset + starts[at + first], offset + stops[at + after - 1]
+                    row.add(token_id, self._token_of(token_id), span, number)
 
     def backend_json(self) -> str:
         """Return the content of `tokenizer.json`: what the fast twin would save."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import mmap
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,6 +35,12 @@ _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _DIGEST = "sha256"
 """The metadata's key of the digest of all tensors (see `digest_of_all`), which files written here carry."""
 _NO_DIGEST = "0" * 64
+
+# The file's byte order must be the machine's, and Windows lets no file be replaced while it is mapped.
+_CAN_MAP = sys.byteorder == "little" and os.name == "posix"
+
+# The elements begin at a multiple of it, so that most tensors do: where vector instructions want them.
+_ALIGNMENT = 64
 
 
 def recognises(path: Path) -> bool:
@@ -68,6 +76,7 @@ class SafetensorsFile:
         self._digest = header.pop("__metadata__", {}).get(_DIGEST)
         self._entries = dict(sorted(header.items(), key=lambda item: item[1]["data_offsets"]))
         self._data = 8 + length
+        self._map: mmap.mmap | None = None
 
     def names(self) -> tuple[str, ...]:
         """Return the tensors' names, in the file's order."""
@@ -100,6 +109,30 @@ class SafetensorsFile:
             raise CheckpointError(f"{self.path} ends within tensor {name}: it was cut short after it had been opened.")
         return array.byteswap() if sys.byteorder == "big" else array
 
+    def view(self, name: str) -> np.ndarray:
+        """Return one tensor as a view of the file, which is mapped into memory: a page is read when it is first used.
+
+        What is written to the array stays in the process's own memory; the file is as it was. The array lives on after
+        `close`, and if another file takes this one's place by a rename. It does not if this file itself is written to
+        or cut short: then the array changes, or using it ends the process.
+
+        Where a tensor cannot be used as it lies in the file, it is read.
+
+        Raises:
+            CheckpointError: as `read`.
+        """
+        dtype = _DTYPES.get(self._entries[name]["dtype"])
+        begin = self._data + self._entries[name]["data_offsets"][0]
+        end = self._data + self._entries[name]["data_offsets"][1]
+        if dtype is None or begin == end or begin % dtype.itemsize or not _CAN_MAP:
+            return self.read(name)
+        if self._map is None:
+            self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_COPY)
+        if end > min(len(self._map), os.fstat(self._file.fileno()).st_size):
+            return self.read(name)
+        count = (end - begin) // dtype.itemsize
+        return np.frombuffer(self._map, dtype, count, begin).reshape(self.shape(name))
+
     def check(self, digest: Callable[[str], str]) -> None:
         """Compare the tensors with the digest in the header, if there is one.
 
@@ -113,8 +146,9 @@ class SafetensorsFile:
             )
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file; views of it keep it mapped."""
         self._file.close()
+        self._map = None
 
 
 def write(path: Path, tensors: Mapping[str, TensorLike], about: About | None = None) -> None:
@@ -122,8 +156,9 @@ def write(path: Path, tensors: Mapping[str, TensorLike], about: About | None = N
 
     The library's own writer wants all of a file's tensors at once, which for a lazily converted checkpoint would be
     all of its memory; hence this one. The layout is the format's: the header's length as 8 bytes, the header as JSON
-    padded with blanks to a multiple of 8, then the elements, little-endian, without gaps. The header says `format: pt`,
-    which other readers insist on, and has the digest of the tensors, filled in at the end.
+    padded with blanks, so that the elements begin at a multiple of 64, then the elements, little-endian, without gaps.
+    The header says `format: pt`, which other readers insist on, and has the digest of the tensors, filled in at the
+    end.
 
     Raises:
         CheckpointError: a tensor's dtype has no place in this form.
@@ -137,7 +172,7 @@ def write(path: Path, tensors: Mapping[str, TensorLike], about: About | None = N
         begin, end = end, end + byte_size(tensor)
         header[name] = {"dtype": _code(name, tensor), "shape": list(tensor.shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(8 + len(text)) % _ALIGNMENT)
     with open(path, "wb") as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)

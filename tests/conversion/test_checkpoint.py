@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 import re
 import shutil
@@ -24,6 +25,9 @@ from isobert.errors import CheckpointError, CheckpointNotFoundError, InputError,
 
 Tensors = dict[str, np.ndarray]
 FORMS = ("safetensors", "torch-bin")
+ON_POSIX = pytest.mark.skipif(
+    os.name != "posix", reason="elsewhere files are read, since none that is mapped can be replaced"
+)
 
 
 def tensors_of(seed: int) -> Tensors:
@@ -322,6 +326,64 @@ def test_a_safetensors_file_that_is_cut_short_while_it_is_open_is_an_error(tmp_p
         os.truncate(file, file.stat().st_size - 1)
         with pytest.raises(CheckpointError, match="ends within tensor a"):
             checkpoint.read("a")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_view_holds_the_tensor_and_what_is_written_to_it_reaches_no_file(tmp_path: Path, form: str) -> None:
+    tensors = tensors_of(2)
+    write_checkpoint(tmp_path, tensors, form=form)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with open_checkpoint(tmp_path) as checkpoint:
+        views = {name: checkpoint.view(name) for name in checkpoint.names()}
+        again = {name: checkpoint.read(name) for name in checkpoint.names()}
+    assert_same(views, tensors)
+    for view in views.values():
+        view[...] = 0
+    assert_same(again, tensors)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@ON_POSIX
+def test_views_of_a_file_are_one_mapping_of_it_which_outlives_another_save(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, {"a": np.full(100_000, 1.0), "b": np.full(100_000, 2.0)})
+    with open_checkpoint(tmp_path) as checkpoint:
+        a, b = checkpoint.view("a"), checkpoint.view("b")
+    # What a view is a view of; NumPy's arrays in between are none of the mapping.
+    assert isinstance(a.base.base.obj, mmap.mmap)  # type: ignore[union-attr]
+    assert a.base.base.obj is b.base.base.obj  # type: ignore[union-attr]
+    write_checkpoint(tmp_path, {"a": np.zeros(3), "c": np.zeros(3)})
+    assert (a == 1).all()
+    assert (b == 2).all()
+
+
+def test_a_tensor_that_does_not_lie_as_its_elements_must_is_read(tmp_path: Path) -> None:
+    # The format lets a file have its elements anywhere.
+    header = (
+        b'{"a":{"dtype":"I8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"F32","shape":[2],"data_offsets":[3,11]}}'
+    )
+    elements = np.arange(3, dtype=np.int8).tobytes() + np.array([1.5, -2], np.float32).tobytes()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + elements)
+    with open_checkpoint(tmp_path) as checkpoint:
+        view = checkpoint.view("b")
+    assert view.flags.aligned
+    assert view.tolist() == [1.5, -2]
+
+
+def test_a_view_of_a_file_that_is_cut_short_while_it_is_open_is_an_error(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, {"a": np.ones(100_000), "b": np.ones(100_000)})
+    file = tmp_path / "model.safetensors"
+    with open_checkpoint(tmp_path) as checkpoint:
+        assert (checkpoint.view("a") == 1).all()
+        os.truncate(file, file.stat().st_size - 1)
+        with pytest.raises(CheckpointError, match="ends within tensor b"):
+            checkpoint.view("b")
+
+
+def test_the_elements_of_a_safetensors_file_begin_where_vector_instructions_want_them(tmp_path: Path) -> None:
+    for count in range(1, 9):
+        write_checkpoint(tmp_path, tensors_of(count))
+        begin = (tmp_path / "model.safetensors").read_bytes()[:8]
+        assert (8 + int.from_bytes(begin, "little")) % 64 == 0
 
 
 @pytest.mark.parametrize("form", FORMS)

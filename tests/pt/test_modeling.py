@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import logging
 from collections.abc import Callable
@@ -22,7 +23,9 @@ from isobert import (
     MobileBertForPreTraining,
     MobileBertForSequenceClassification,
     MobileBertModel,
+    SqueezeBertForMaskedLM,
 )
+from isobert.conversion.checkpoint import Checkpoint
 from isobert.core.config import PretrainedConfig
 from isobert.core.outputs import OUTPUT_CLASSES
 from isobert.core.registry import model_class
@@ -199,6 +202,66 @@ def test_saving_over_the_folder_that_a_model_came_from_loses_nothing(make_model:
     opened.save_pretrained(tmp_path)
     again = MobileBertModel.from_pretrained(tmp_path, dtype="auto")
     assert all(value.equal(expected[name]) for name, value in again.state_dict().items())
+
+
+def mappings_of(folder: Path) -> int:
+    """Return how many of this process's mappings are of a folder's files."""
+    return sum(str(folder) in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is mapped")
+def test_a_model_lies_in_its_file_until_it_is_altered_and_the_file_stays_as_it_is(
+    make_model: Make, tmp_path: Path
+) -> None:
+    made = make_model("mobilebert", head="ForSequenceClassification").float()
+    made.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    content = file.read_bytes()
+    opened = MobileBertForSequenceClassification.from_pretrained(tmp_path)
+    assert mappings_of(tmp_path) == 1
+    before = {name: parameter.clone() for name, parameter in opened.named_parameters()}
+    optimizer = torch.optim.AdamW(opened.parameters(), lr=0.1)
+    opened(torch.tensor([[2, 5, 3]])).logits.square().sum().backward()
+    optimizer.step()
+    assert any(not parameter.equal(before[name]) for name, parameter in opened.named_parameters())
+    assert file.read_bytes() == content
+    # Saved where it lies.
+    opened.save_pretrained(tmp_path)
+    again = MobileBertForSequenceClassification.from_pretrained(tmp_path)
+    assert all(a.equal(b) for a, b in zip(opened.parameters(), again.parameters(), strict=True))
+
+
+def test_parts_that_are_not_trained_are_not_when_they_have_been_opened(make_model: Make, tmp_path: Path) -> None:
+    made = make_model("squeezebert", head="ForMaskedLM")
+    made.save_pretrained(tmp_path)
+    trained = {name: parameter.requires_grad for name, parameter in made.named_parameters()}
+    opened = SqueezeBertForMaskedLM.from_pretrained(tmp_path)
+    assert not all(trained.values())
+    assert {name: parameter.requires_grad for name, parameter in opened.named_parameters()} == trained
+
+
+def test_what_is_converted_on_the_way_is_never_in_memory_as_a_whole(
+    make_model: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model("mobilebert").float().save_pretrained(tmp_path)
+    # The pages of a mapping stay in memory until all of its tensors are gone.
+    monkeypatch.setattr(Checkpoint, "view", lambda self, name: pytest.fail(f"{name} is mapped"))
+    assert MobileBertModel.from_pretrained(tmp_path, dtype="bfloat16").dtype == torch.bfloat16
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux tells what is mapped")
+def test_a_file_is_let_go_with_its_model_and_at_once_by_one_that_is_converted_on_the_way(
+    make_model: Make, tmp_path: Path
+) -> None:
+    make_model("mobilebert").float().save_pretrained(tmp_path)
+    opened = MobileBertModel.from_pretrained(tmp_path, dtype="float64")
+    assert mappings_of(tmp_path) == 0
+    assert opened.dtype == torch.float64
+    opened = MobileBertModel.from_pretrained(tmp_path)
+    assert mappings_of(tmp_path) == 1
+    del opened
+    gc.collect()
+    assert mappings_of(tmp_path) == 0
 
 
 # The bare encoder, and each kind of head that scores words: MobileBERT's has a table of its own beside the shared one.

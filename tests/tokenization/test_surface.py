@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from typing import Any
 
@@ -302,3 +303,33 @@ def test_special_tokens_missing_from_the_vocabulary_are_added(name: str) -> None
     small = make(name, ["is"], mask_token="[GAP]")
     assert small.mask_token_id == 6
     assert small("is [GAP]")["input_ids"] == [2, 5, 6, 3]
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("pair", [None, ["is", "she is she"]])
+def test_arrays_hold_what_lists_hold(tokenizer: Any, side: str, pair: list[str] | None) -> None:
+    columns = {"return_special_tokens_mask": True, "return_offsets_mapping": True, "return_length": True}
+    how = {"padding": True, "padding_side": side, "pad_to_multiple_of": 4, **columns}
+    lists = tokenizer(["she", "unaffable is"], pair, **how)
+    arrays = tokenizer(["she", "unaffable is"], pair, return_tensors="np", **how)
+    assert list(lists) == list(arrays)
+    assert len(lists) == 6
+    for name, column in lists.items():
+        assert arrays[name].dtype == np.int64
+        assert arrays[name].tolist() == np.array(column).tolist(), name
+
+
+def test_a_row_is_as_long_as_it_is_said_to_be(tokenizer: Any) -> None:
+    assert tokenizer(["she", "unaffable"], return_length=True)["length"] == [3, 5]
+    assert tokenizer(["she", "unaffable"], return_length=True, padding=True)["length"] == [5, 5]
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_the_rows_of_a_padded_batch_are_as_long_as_its_columns(tokenizer: Any, side: str) -> None:
+    batch = tokenizer(["she", "unaffable is"], padding=True, padding_side=side, return_tensors="np")
+    kept = pickle.loads(pickle.dumps(batch))
+    for one in (batch, batch.copy(), kept):
+        assert [row.ids for row in one.encodings] == batch["input_ids"].tolist()
+        assert [row.attention_mask for row in one.encodings] == batch["attention_mask"].tolist()
+        assert one.tokens(0).count(tokenizer.pad_token) == 3
+        assert one.word_ids(0).count(None) == 5
