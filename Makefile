@@ -6,7 +6,8 @@ INSTALLED := $(VENV)/.installed
 PACKAGE := __init__.py errors.py core tokenization conversion pt tf cli
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help install demo test test-full test-peers lint format oracle bench bench-memory bench-lm-head bench-convert clean
+.PHONY: help install demo test test-full test-peers lint format oracle bench bench-full bench-gpu bench-train bench-memory \
+  bench-lm-head bench-convert clean
 
 help:
 	@echo 'make install    the environment alone, in $(VENV)'
@@ -17,7 +18,10 @@ help:
 	@echo 'make lint       ruff, mypy, import-linter'
 	@echo 'make format     let ruff rewrite the code'
 	@echo 'make oracle     compute the oracle fixtures anew with transformers 4.57.6, in .peers'
-	@echo 'make bench      a forward pass beside transformers 5 and 4.57.6, in .peers-5 and .peers; BENCH holds options'
+	@echo 'make bench      what is to be reached, beside transformers 5 and 4.57.6, in .peers-5 and .peers; BENCH holds options'
+	@echo 'make bench-full all cases with all sides, some hours; BENCH holds options'
+	@echo 'make bench-gpu  the models on a GPU, beside transformers 5; BENCH holds options'
+	@echo 'make bench-train  whole fine-tuning runs, beside the same; BENCH holds options'
 	@echo 'make bench-memory  creating, saving and opening a full-size RemBERT, beside the same; BENCH holds options'
 	@echo 'make bench-lm-head  a training step of the part of RemBERT that scores words, beside the same; BENCH holds options'
 	@echo 'make bench-convert  converting a full-size RemBERT, beside a copy of the file and the same; BENCH holds options'
@@ -72,25 +76,46 @@ oracle: .peers/.installed
 	  accelerate==1.15.0 peft==0.21.2 h5py rich typer
 	@touch $@
 
-# On an idle machine. BENCH='--families convbert --rounds 5' asks for less; docs/benchmarks.md tells what is measured.
+# On an idle machine, with 16 GB of free memory. BENCH='--subjects convbert --rounds 3' asks for fewer models; docs/benchmarks.md
+# tells what is measured, and its figures are written anew.
 bench: $(INSTALLED) .peers/.installed .peers-5/.installed
-	$(BIN)/python benchmarks/forward.py --json benchmarks/results/forward.json $(BENCH)
+	$(BIN)/python benchmarks/text.py --subjects 'fast WordPiece, short' 'slow WordPiece, short' 'slow RemBERT, short'
+	$(BIN)/python benchmarks/loading.py --families rembert --frameworks pt
+	$(BIN)/python benchmarks/bench.py --short $(BENCH)
+
+bench-full: $(INSTALLED) .peers/.installed .peers-5/.installed
+	$(BIN)/python benchmarks/text.py
+	$(BIN)/python benchmarks/loading.py
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/bench.py $(BENCH)
+
+# PyTorch's builds for the GPU are not what `make` installs: put them into .venv and .peers-5.
+bench-gpu: $(INSTALLED) .peers-5/.installed
+	$(BIN)/python benchmarks/bench.py --gpu $(BENCH)
+
+bench-train: $(INSTALLED) .peers/.installed .peers-5/.installed
+	$(BIN)/python benchmarks/training.py $(BENCH)
+	$(BIN)/python benchmarks/bench.py --page
 
 # Full-size RemBERT, one process at a time: 16 GB of free memory, and 5 GB of disk in the folder of temporary files.
 bench-memory: $(INSTALLED) .peers/.installed .peers-5/.installed
 	$(BIN)/python benchmarks/memory.py --json benchmarks/results/memory.json $(BENCH)
+	$(BIN)/python benchmarks/bench.py --page
 
 # Full-size tables in three processes at once: 16 GB of free memory.
 bench-lm-head: $(INSTALLED) .peers/.installed .peers-5/.installed
 	$(BIN)/python benchmarks/lm_head.py --json benchmarks/results/lm_head.json $(BENCH)
+	$(BIN)/python benchmarks/bench.py --page
 
 # Full size again: 5 GB of free memory for the peer, and 8 GB of disk in the folder of temporary files.
 bench-convert: $(INSTALLED) .peers/.installed
 	$(BIN)/python benchmarks/convert.py --json benchmarks/results/convert.json $(BENCH)
+	$(BIN)/python benchmarks/bench.py --page
 
 .peers-5/.installed:
 	$(PYTHON) -m venv .peers-5
-	.peers-5/bin/python -m pip install --quiet --disable-pip-version-check 'transformers>=5,<6' torch==2.13.0
+	.peers-5/bin/python -m pip install --quiet --disable-pip-version-check 'transformers>=5,<6' torch==2.13.0 accelerate==1.15.0 \
+	  onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.31.1
 	@touch $@
 
 clean:

@@ -1,28 +1,26 @@
-"""One side of a benchmark: a model that ours or the peer's library opens from a checkpoint, run and measured.
+"""One process of a benchmark: models that one library opens from a checkpoint, run and measured as it is asked.
 
-The script is the worker: `models.py ours|peer pt|tf|xla THREADS`. The peer's interpreter runs it without isobert: both
-libraries call their classes `AutoModel` and `TFAutoModel`, and open the same weights.
+The script is the worker: `models.py ours|peer|onnx|bert pt|tf THREADS DEVICE`, or `models.py make`. Peers'
+interpreters run it without isobert: both libraries call their classes `AutoModel...` and `TFAutoModel...`, and open the
+same weights.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from runner import peak_memory, serve, timed
+from model_pt import OnnxRuntime, PyTorch
+from model_tf import BIN_FOLDER, TensorFlow
+from runner import serve, timed
 
-# Where the weights are for a library whose reader of safetensors files fails, within the checkpoint's folder.
-BIN_FOLDER = "bin"
 
-
-def make_checkpoint(folder: str) -> None:
-    """Write random weights beside a folder's `config.json`, once in each form."""
+def make_checkpoint(folder: str, head: str, as_bin: bool) -> None:
+    """Write random weights beside a folder's `config.json`, and once more as a library reads them that needs it so."""
     import torch
 
     from isobert import AutoConfig
@@ -30,14 +28,15 @@ def make_checkpoint(folder: str) -> None:
 
     torch.manual_seed(0)
     config = AutoConfig.from_pretrained(folder)
-    model = model_class(config.model_type, "Model", "pt")(config)
+    model = model_class(config.model_type, head, "pt")(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             _draw(name, parameter)
     model.save_pretrained(folder)
-    (Path(folder) / BIN_FOLDER).mkdir()
-    torch.save(model.state_dict(), Path(folder) / BIN_FOLDER / "pytorch_model.bin")
-    config.save_pretrained(Path(folder) / BIN_FOLDER)
+    if as_bin:
+        (Path(folder) / BIN_FOLDER).mkdir()
+        torch.save(model.state_dict(), Path(folder) / BIN_FOLDER / "pytorch_model.bin")
+        config.save_pretrained(Path(folder) / BIN_FOLDER)
 
 
 def _draw(name: str, parameter: Any) -> None:
@@ -52,131 +51,75 @@ def _draw(name: str, parameter: Any) -> None:
         parameter.normal_(0.0, 0.6 / parameter[0].numel() ** 0.5)
 
 
-class PyTorch:
-    """A PyTorch model, called eagerly.
+class Calls:
+    """What a worker does when it is asked: prepares the calls of its sides, and measures them.
 
     Args:
-        library: "isobert" or "transformers".
-        threads: that it computes with.
+        models: the library's.
+        who: the first word of its sides' names.
     """
 
-    def __init__(self, library: str, threads: int) -> None:
-        import torch
+    def __init__(self, models: PyTorch | TensorFlow, who: str) -> None:
+        self.models = models
+        self.who = who
+        self.calls: dict[str, Callable[[], Any]] = {}
 
-        torch.set_num_threads(threads)
-        torch.set_grad_enabled(False)
-        self.torch = torch
-        self.library = library
-        self.versions = {name: version(name) for name in (library, "torch")}
+    def prepare(self, side: str, does: str, inputs: str, output: str, **arguments: Any) -> dict[str, Any]:
+        """Make one side ready, and write what it computes to an `.npy` file.
 
-    def open(self, folder: str) -> None:
-        self.model = import_module(self.library).AutoModel.from_pretrained(folder).eval()
+        Args:
+            side: its name.
+            does: a method of the models: "forward", "training_step", ...
+            inputs: an `.npz` file, or "" where there are none.
+            output: the file, written unless there is nothing to compare.
+            arguments: of the method; a `folder` or `target` is a path.
 
-    def call_on(self, inputs: dict[str, np.ndarray]) -> Callable[[], np.ndarray]:
-        tensors = {name: self.torch.from_numpy(array) for name, array in inputs.items()}
-        return lambda: self.model(**tensors)[0].numpy()
-
-    def call_part(self, name: str, batch: int, length: int) -> Callable[[], Any]:
-        """Return a call of one module alone, on a random stream `[batch, length, hidden]`."""
-        module = self.model.get_submodule(name)
-        stream = self.torch.randn(batch, length, self.model.config.hidden_size)
-        return lambda: module(stream)
-
-    def memory(self, call: Callable[[], Any]) -> int | None:
-        return peak_memory(call)
-
-
-class TensorFlow:
-    """A Keras model, called in a `tf.function`.
-
-    Args:
-        library: "isobert" or "transformers".
-        threads: that it computes with.
-        jit_compile: whether XLA compiles the function.
-    """
-
-    def __init__(self, library: str, threads: int, *, jit_compile: bool) -> None:
-        import tensorflow as tf
-
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
-        self.tf = tf
-        self.library = library
-        self.jit_compile = jit_compile
-        keras = "keras" if library == "isobert" else "tf_keras"
-        self.versions = {library: version(library), "tensorflow": tf.__version__, keras: version(keras)}
-
-    def open(self, folder: str) -> None:
-        auto_model = import_module(self.library).TFAutoModel
-        if self.library == "transformers":
-            self.model = auto_model.from_pretrained(Path(folder) / BIN_FOLDER, from_pt=True)
-        else:
-            self.model = auto_model.from_pretrained(folder)
-
-    def call_on(self, inputs: dict[str, np.ndarray]) -> Callable[[], np.ndarray]:
-        tensors = {name: self.tf.constant(array, "int32") for name, array in inputs.items()}
-
-        # All outputs are returned, since TensorFlow would not compute what is not.
-        @self.tf.function(jit_compile=self.jit_compile)
-        def forward(tensors: dict[str, Any]) -> list[Any]:
-            return [value for value in self.model(tensors, training=False).values() if value is not None]
-
-        return lambda: forward(tensors)[0].numpy()
-
-    def memory(self, call: Callable[[], Any]) -> int | None:
-        """Return what a call allocates at its peak: TensorFlow never gives memory back, so its own count is asked."""
-        call()
+        Returns:
+            The libraries' versions, or why this side cannot do it.
+        """
+        for name in ("folder", "target"):
+            if name in arguments:
+                arguments[name] = Path(arguments[name])
+        if inputs:
+            with np.load(inputs) as arrays:
+                arguments["inputs"] = dict(arrays)
+        if self.who == "bert":
+            does, arguments = "yardstick", {"inputs": arguments["inputs"]}
+        words = side.split()[1:]
         try:
-            self.tf.config.experimental.reset_memory_stats("CPU:0")
-            before = self.tf.config.experimental.get_memory_info("CPU:0")["current"]
-            call()
-            return int(self.tf.config.experimental.get_memory_info("CPU:0")["peak"] - before)
-        except ValueError:  # where it does not count
-            return None
+            self.calls[side] = getattr(self.models, does)(words=words, **arguments)
+            found = self.calls[side]()
+        except Exception as error:
+            # What a peer cannot do is a finding; the worker's other sides go on.
+            return {"refused": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
+        if found is not None:
+            np.save(output, self.models.numbers(found))
+        return {"versions": self.models.versions}
 
+    def forget(self) -> None:
+        """Let go of what was prepared."""
+        self.calls.clear()
 
-class Side:
-    """What a worker does when it is asked: opens a model, chooses a call, and measures that call."""
+    def time(self, side: str, seconds: float) -> list[float]:
+        call = self.calls[side]
+        return timed(lambda: self.models.finish(call()), seconds)
 
-    def __init__(self, model: PyTorch | TensorFlow) -> None:
-        self.model = model
-        self.call: Callable[[], Any] = lambda: None
-
-    def open(self, folder: str) -> dict[str, str]:
-        """Open a checkpoint and return the libraries' versions."""
-        self.model.open(folder)
-        return self.model.versions
-
-    def choose(self, inputs: str, output: str) -> None:
-        """Choose the model on an `.npz` file of inputs, and write its output to an `.npy` file."""
-        with np.load(inputs) as arrays:
-            self.call = self.model.call_on(dict(arrays))
-        np.save(output, self.call())
-
-    def choose_part(self, name: str, batch: int, length: int) -> None:
-        """Choose one module of a PyTorch model."""
-        assert isinstance(self.model, PyTorch)
-        self.call = self.model.call_part(name, batch, length)
-
-    def time(self, seconds: float) -> list[float]:
-        return timed(self.call, seconds)
-
-    def memory(self) -> int | None:
-        return self.model.memory(self.call)
+    def memory(self, side: str) -> int | None:
+        call = self.calls[side]
+        return self.models.memory(lambda: self.models.finish(call()))
 
 
 def main() -> None:
     if sys.argv[1:] == ["make"]:
         serve({"make": make_checkpoint})
         return
-    side, framework, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    library = "isobert" if side == "ours" else "transformers"
-    if framework == "pt":
-        worker = Side(PyTorch(library, threads))
-    else:
-        worker = Side(TensorFlow(library, threads, jit_compile=framework == "xla"))
-    names = ("open", "choose", "choose_part", "time", "memory")
-    serve({name: getattr(worker, name) for name in names})
+    who, framework, threads, device = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+    library = "isobert" if who == "ours" else "transformers"
+    kind: Callable[..., PyTorch | TensorFlow] = TensorFlow if framework == "tf" else PyTorch
+    if who == "onnx":
+        kind = OnnxRuntime
+    calls = Calls(kind(library, threads, device), who)
+    serve({name: getattr(calls, name) for name in ("prepare", "forget", "time", "memory")})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What every benchmark needs: workers in interpreters of their own, turns taken side by side, and statistics.
 
-A case such as `forward.py` starts one worker for each side. A worker builds its model once and then works only when it
+A case starts one worker for each library. A worker builds its model once and then works only when it
 is told to, so that one interpreter at a time uses the machine. The sides take turns, round by round: what else the
 machine does, or how warm it is, meets all of them alike. Peers' interpreters import this file too, so it needs the
 standard library alone.
@@ -17,11 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+Name = TypeVar("Name", bound=Hashable)
 
 # A process's own: writing 5 sets the peak of its resident set back to what is resident now (man 5 proc).
 PEAK_RESET = Path("/proc/self/clear_refs")
@@ -50,12 +52,21 @@ def serve(actions: Mapping[str, Callable[..., Any]]) -> None:
         print(json.dumps(actions[request.pop("action")](**request)), file=answers, flush=True)
 
 
+# What a first call misses (caches that other workers have used, a clock that has slowed down) is over sooner than this.
+WARM_SECONDS = 1.0
+
+
 def timed(call: Callable[[], Any], seconds: float, least: int = 2) -> list[float]:
     """Return the seconds that each of several calls took: at least `least` of them, until `seconds` are over.
 
-    A call before them is not counted: it brings the caches back that other workers have used.
+    A call before them is not counted: it brings the caches back that other workers have used. Where that call alone
+    takes longer than `WARM_SECONDS`, that is no matter, and it is the one that counts.
     """
+    start = time.perf_counter()
     call()
+    first = time.perf_counter() - start
+    if first > max(WARM_SECONDS, seconds):
+        return [first]
     took: list[float] = []
     start = now = time.perf_counter()
     while len(took) < least or now - start < seconds:
@@ -71,14 +82,17 @@ def peak_memory(call: Callable[[], Any], times: int = 3) -> int | None:
 
     It is the median of several calls after a first one: what that sets up and keeps (threads, compiled kernels) is not
     what a call needs. Before each, the memory that the allocator holds on to is handed back, since a call that is given
-    it again would seem to need none; how much of it can be handed back is what differs from call to call.
+    it again would seem to need none; how much of it can be handed back is what differs from call to call, by little
+    where a call needs much: one that takes longer than `WARM_SECONDS` is made once.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is None or not PEAK_RESET.exists():
         return None
+    start = time.perf_counter()
     call()
+    is_slow = time.perf_counter() - start > WARM_SECONDS
     peaks = []
-    for _ in range(times):
+    for _ in range(1 if is_slow else times):
         gc.collect()
         trim(0)
         before = resident("VmRSS")
@@ -97,6 +111,24 @@ def resident(field: str) -> int:
 
 
 # In the parent.
+
+
+def environment(threads: int, *, legacy_keras: bool = False, device: str = "cpu") -> dict[str, str]:
+    """Return the variables that a worker is started with.
+
+    Args:
+        threads: that it computes with.
+        legacy_keras: for the peer's TensorFlow classes, which are Keras 2's.
+        device: "cpu" hides what else there is.
+    """
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_USE_LEGACY_KERAS": "1" if legacy_keras else "0",
+        "HF_HUB_OFFLINE": "1",
+        **({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}),
+    }
 
 
 class Worker:
@@ -165,7 +197,7 @@ class Worker:
         self._stderr.close()
 
 
-def alternate(turns: Mapping[str, Callable[[], Sequence[float]]], rounds: int) -> dict[str, Timing]:
+def alternate(turns: Mapping[Name, Callable[[], Sequence[float]]], rounds: int) -> dict[Name, Timing]:
     """Let each side take one turn in every round, and return each side's times.
 
     Every other round runs in the opposite order, so that no side always follows the same one.
@@ -174,7 +206,7 @@ def alternate(turns: Mapping[str, Callable[[], Sequence[float]]], rounds: int) -
         turns: for each side's name, what measures some of its calls, in seconds.
         rounds: how many there are.
     """
-    measured: dict[str, list[float]] = {name: [] for name in turns}
+    measured: dict[Name, list[float]] = {name: [] for name in turns}
     for number in range(rounds):
         for name in list(turns)[:: 1 if number % 2 == 0 else -1]:
             time.sleep(SETTLING_SECONDS)
@@ -216,6 +248,11 @@ class Timing:
     def least(self) -> float:
         """The fastest round."""
         return min(self.rounds)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The rounds' quartiles."""
+        return quartiles(self.rounds)
 
     def ratio_to(self, other: Timing) -> Spread:
         """Return how many times as long this side takes as another: of the medians, and the rounds' quartiles."""
