@@ -205,7 +205,7 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     add("--texts", type=int, default=1600, metavar="N", help="so many of the texts (%(default)s)")
     add("--family", default="mobilebert", choices=("mobilebert", "convbert", "rembert"), help="(%(default)s)")
     add("--frameworks", nargs="+", choices=FRAMEWORKS, default=list(FRAMEWORKS), help="by default pt tf")
-    add("--epochs", type=int, default=1, metavar="N", help="(%(default)s)")
+    add("--epochs", type=int, default=3, metavar="N", help="(%(default)s)")
     add("--batch", type=int, default=32, metavar="N", help="texts of a step (%(default)s)")
     add("--length", type=int, default=128, metavar="N", help="longest text, in tokens (%(default)s)")
     add("--rounds", type=int, default=3, metavar="N", help="runs of each side (%(default)s)")
