@@ -58,11 +58,17 @@ def joined(products: Sequence[Product]) -> Product:
 
 def fixed(layer: keras.layers.Layer, name: str, numbers: np.ndarray, dtype: str | None = None) -> Any:
     """Give a layer a variable with these numbers, rounded to a dtype; None is the one that the layer computes in."""
+
+    def rounded(shape: tuple[int, ...], dtype: Any = None) -> Any:
+        # What float16 does not hold is infinite, such as the shift of a hidden state that is itself beyond it.
+        with np.errstate(over="ignore"):
+            return ops.convert_to_tensor(numbers.astype(_numpy_dtype(dtype)))
+
     return layer.add_weight(
         shape=numbers.shape,
         dtype=dtype or layer.compute_dtype,
         trainable=False,
-        initializer=lambda shape, dtype=None: ops.convert_to_tensor(numbers.astype(_numpy_dtype(dtype))),
+        initializer=rounded,
         name=name,
     )
 
