@@ -7,7 +7,6 @@ other does, one more method of `model_pt.PyTorch` and `model_tf.TensorFlow`.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -119,11 +118,6 @@ def config_of(case: str, subject: str, layers: int | None = None) -> Any:
     size = next(iter(config_class.sizes)) if subject in FAMILIES else subject
     cut = CUTS.get((case, subject), {}) | ({"num_hidden_layers": layers} if layers else {})
     return config_class.from_size(size, **cut)
-
-
-def is_possible(side: str, framework: str) -> bool:
-    """Say whether a side can be measured: whether there is an `optimize` yet."""
-    return "optimized" not in side.split() or importlib.util.find_spec(f"isobert.{framework}.optimize") is not None
 
 
 class Bench:
@@ -247,8 +241,7 @@ class Sides:
             worker.ask("forget")
         self.say(setting, "the sides make themselves ready")
         for side in setting.sides:
-            if is_possible(side, setting.framework):
-                self.prepare(found, setting, side)
+            self.prepare(found, setting, side)
         turns: dict[tuple[str, str], Callable[..., Sequence[float]]] = {}
         for side in found.memory:
             worker = self.workers[who(side), framework_of(side, setting.framework)]

@@ -60,7 +60,7 @@ class PyTorch:
             self.opened[head, dtype] = self.read(folder, head, dtype)
         model = self.opened[head, dtype]
         if "optimized" in words:
-            from isobert.pt.optimize import optimize
+            from isobert.pt import optimize
 
             model = optimize(model)
         return model

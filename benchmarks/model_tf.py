@@ -58,7 +58,7 @@ class TensorFlow:
             self.opened[head, dtype] = model
         model = self.opened[head, dtype]
         if "optimized" in words:
-            from isobert.tf.optimize import optimize
+            from isobert.tf import optimize
 
             model = optimize(model)
         return model

@@ -41,7 +41,7 @@ class PreTrainedModel(nn.Module):
     config_class: ClassVar[type[PretrainedConfig]] = PretrainedConfig
     base_model_prefix: ClassVar[str] = ""
 
-    # What `pt.optimize.optimize` did to this model, in sentences; empty if it is as it was made.
+    # What `pt.optimize` did to this model, in sentences; empty if it is as it was made.
     optimizations: tuple[str, ...] = ()
 
     def __init__(self, config: PretrainedConfig) -> None:

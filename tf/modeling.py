@@ -56,7 +56,7 @@ class TFPreTrainedModel(keras.Model):
     input_rank: ClassVar[int] = 2
     # A decoder's compiled step, made when it is first needed.
     decode_function: Any = None
-    # What `tf.optimize.optimize` did to this model, in sentences; empty if it is as it was made.
+    # What `tf.optimize` did to this model, in sentences; empty if it is as it was made.
     optimizations: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
