@@ -112,5 +112,8 @@ def sizes(path: Path, cases: Sequence[Case]) -> Path | None:
     axes[0, 0].set(title="seconds, 8 x 128", xlabel="GFLOP of a pass", xscale="log", yscale="log")
     axes[0, 1].set(title="MB of a pass, 8 x 128", xlabel="GFLOP of a pass", xscale="log", yscale="log")
     for axis in axes.flat:
-        axis.legend(fontsize=8)
+        # The short form measures no memory.
+        axis.set_visible(axis.has_data())
+        if axis.has_data():
+            axis.legend(fontsize=8)
     return _save(figure, path)

@@ -1,8 +1,8 @@
 """Products of values with weights, each by the library that computes it fastest on this machine.
 
 PyTorch's own float32 product on a CPU is MKL's, which has its widest instructions for Intel's processors alone; oneDNN,
-which PyTorch holds too, asks what the CPU can do. On others than Intel's it is about twice as fast, forward and
-backward.
+which PyTorch holds too, asks what the CPU can do. On AMD's it is about twice as fast; `benchmarks/bench.py`
+measures both in every run.
 """
 
 from __future__ import annotations
@@ -130,11 +130,11 @@ def _gradients(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, T
     """Return the gradients of values, weight and bias, from the product's `[..., out]`."""
     values, weight = ctx.saved_tensors
     of_values, of_weight, of_bias = ctx.needs_input_grad
-    groups, rows = _groups(values, weight), slope.flatten(0, -2)
+    groups, rows = _groups(values, weight), slope.reshape(-1, slope.shape[-1])
     turned = weight.t() if groups == 1 else weight.unflatten(0, (groups, -1)).mT.flatten(0, 1)
     return (
         _onednn_if_large(slope, turned) if of_values else None,
-        _weight_gradient(rows, values.flatten(0, -2), groups) if of_weight else None,
+        _weight_gradient(rows, values.reshape(-1, values.shape[-1]), groups) if of_weight else None,
         rows.sum(dim=0) if of_bias else None,
     )
 

@@ -66,6 +66,10 @@ def test_a_dense_map_and_its_gradients_are_the_same_by_either_library(outer: tup
     torch.testing.assert_close(found, F.linear(*inputs).detach(), rtol=1e-4, atol=1e-4)
 
 
+def test_a_single_vector_is_mapped_and_differentiated(library: str) -> None:
+    assert_equal_with_gradients(linear, F.linear, (drawn(2048), drawn(1100, 2048), drawn(1100)))
+
+
 def test_values_that_are_strided_are_mapped_as_if_they_were_not(library: str) -> None:
     wide = drawn(900, 128)
     assert_equal_with_gradients(
