@@ -367,9 +367,18 @@ def _resolve_dtype(dtype: str | torch.dtype | None, checkpoint: Checkpoint) -> t
     if dtype == "auto":
         held = [getattr(torch, checkpoint.dtype(name), torch.int64) for name in checkpoint.names()]
         return next((kind for kind in held if kind.is_floating_point), torch.get_default_dtype())
+    return floating_dtype(dtype, ' "auto"')
+
+
+def floating_dtype(dtype: str | torch.dtype, others: str = "") -> torch.dtype:
+    """Return the torch dtype of a name, such as "bfloat16"; `others` are names that the caller knows besides.
+
+    Raises:
+        InputError: it is no floating dtype.
+    """
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise InputError(f'dtype is {dtype!r}; give "float32", "float64", "bfloat16", "float16", "auto" or None.')
+        raise InputError(f'dtype is {dtype!r}; give "float32", "float64", "bfloat16", "float16",{others} or None.')
     return found
 
 

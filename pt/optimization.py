@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from ..errors import OptimizedModelError
-from .modeling import PreTrainedModel
+from ..errors import InputError, OptimizedModelError
+from .modeling import PreTrainedModel, floating_dtype
 from .optimized import convbert, mobilebert, rembert, squeezebert
 
 logger = logging.getLogger("isobert")
@@ -27,7 +27,7 @@ FAMILIES: dict[str, Callable[[Any, torch.dtype], tuple[nn.Module, tuple[str, ...
 }
 
 
-def optimize(model: Model, *, dtype: torch.dtype | None = None) -> Model:
+def optimize(model: Model, *, dtype: str | torch.dtype | None = None) -> Model:
     """Return a model of the same class that computes the same with less work, for inference alone.
 
     Its encoder is exchanged for one whose products are fewer and larger, and end in activations and sums; MobileBERT's
@@ -44,6 +44,7 @@ def optimize(model: Model, *, dtype: torch.dtype | None = None) -> Model:
             that they stay within its range.
 
     Raises:
+        InputError: it is no model of the library, or no floating dtype.
         OptimizedModelError: the model is optimized already, or parts of it have been exchanged (by an adapter or a
             quantised layer, say).
 
@@ -61,8 +62,10 @@ def optimize(model: Model, *, dtype: torch.dtype | None = None) -> Model:
         >>> torch.allclose(fast(ids).last_hidden_state, model(ids).last_hidden_state, atol=1e-5)
         True
     """
+    if not isinstance(model, PreTrainedModel):
+        raise InputError(f"optimize takes a PyTorch model of isobert; it got a {type(model).__name__}.")
     _check(model)
-    dtype = model.dtype if dtype is None else dtype
+    dtype = model.dtype if dtype is None else floating_dtype(dtype)
     optimized = _shared_copy(model)
     for module in list(optimized.modules()):
         for part, child in module.named_children():

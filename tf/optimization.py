@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from ..conversion.formats.base import aligned_empty
-from ..errors import OptimizedModelError
+from ..errors import InputError, OptimizedModelError
 from .layers import adopted
 from .modeling import TFPreTrainedModel
 from .optimized import bert, convbert, mobilebert
@@ -47,6 +47,7 @@ def optimize(model: Model, *, dtype: Any = None) -> Model:
             range.
 
     Raises:
+        InputError: it is no model of the library, or no policy of Keras.
         OptimizedModelError: the model is optimized already, or parts of it have been exchanged (by an adapter or a
             quantised layer, say).
 
@@ -63,15 +64,24 @@ def optimize(model: Model, *, dtype: Any = None) -> Model:
         >>> np.allclose(fast(ids).last_hidden_state, model(ids).last_hidden_state, atol=1e-5)
         True
     """
+    if not isinstance(model, TFPreTrainedModel):
+        raise InputError(f"optimize takes a Keras model of isobert; it got a {type(model).__name__}.")
     if model.optimizations:
         raise OptimizedModelError(f"This {type(model).__name__} is optimized already.")
-    policy = model.dtype_policy if dtype is None else keras.dtype_policies.get(dtype)
+    policy = model.dtype_policy if dtype is None else _policy(dtype)
     optimized = _shared_copy(model, policy)
     done = FAMILIES[model.config.model_type](optimized.base_model, model.base_model)
     optimized.trainable = False
     optimized.optimizations = done
     logger.info("%s is optimized:\n%s", type(model).__name__, "\n".join(f"- {sentence}" for sentence in done))
     return optimized
+
+
+def _policy(dtype: Any) -> Any:
+    try:
+        return keras.dtype_policies.get(dtype)
+    except ValueError as error:
+        raise InputError(f"dtype is {dtype!r}, which Keras does not know: {error}") from None
 
 
 def _shared_copy(model: Model, policy: Any) -> Model:

@@ -41,8 +41,8 @@ ONLY_IN: dict[tuple[str, str | None], set[str]] = {
     # Labels among the inputs are moved to the scores that are for them, which Keras's metrics see; and a Keras model
     # may be a part of another.
     ("heads.py", "ForCausalLM"): {"compute_metrics", "symbolic_call"},
-    # Dropout is switched off in each torch module, and in Keras by what a call is given.
-    ("modeling.py", None): {"evaluation"},
+    # Dropout is switched off in each torch module, and in Keras by what a call is given. Keras knows names of dtypes.
+    ("modeling.py", None): {"evaluation", "floating_dtype"},
     # A torch module has no `dtype` and no `device` of its own; a Keras model takes part in `fit` and `export`. To train
     # an optimized model is refused where that begins.
     ("modeling.py", "PreTrainedModel"): {

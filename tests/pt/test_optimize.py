@@ -15,7 +15,7 @@ from torch.export import Dim
 
 from isobert import ConvBertModel, MobileBertForMaskedLM, MobileBertModel, RemBertModel, SqueezeBertModel
 from isobert.core.config import ACTIVATIONS
-from isobert.errors import OptimizedModelError
+from isobert.errors import InputError, OptimizedModelError
 from isobert.pt import optimize
 from isobert.pt.optimized import bert, mobilebert
 from isobert.pt.optimized.steps import ONEDNN, PLAIN, Steps
@@ -318,3 +318,12 @@ def test_it_exports_for_other_batches_and_lengths(family: str, make_model: Make,
     other = make_inputs(model, 1, batch=7, length=7, labels=False)
     with torch.no_grad():
         assert_close(relative_errors(arrays(exported.module()(**other)), arrays(model(**other))), TOLERANCES["float32"])
+
+
+def test_what_is_no_model_or_no_dtype_is_named() -> None:
+    with pytest.raises(InputError, match="it got a dict"):
+        optimize({})  # type: ignore[type-var]
+    model = MobileBertModel(random_config("mobilebert", 0))
+    with pytest.raises(InputError, match="dtype is 'float3'"):
+        optimize(model, dtype="float3")
+    assert "bfloat16" in str(optimize(model, dtype="bfloat16").dtype)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras import ops
 
 from isobert import TFMobileBertForMaskedLM, TFMobileBertModel
-from isobert.errors import OptimizedModelError
+from isobert.errors import InputError, OptimizedModelError
 from isobert.tf import optimize
 from support.compare import TOLERANCES, assert_close, relative_errors
 from support.configs import CONFIG_SEEDS, MANY_CONFIG_SEEDS, random_config
@@ -248,3 +248,12 @@ def test_the_policy_is_the_originals_unless_another_is_asked_for(make_model: Mak
     assert optimize(model).dtype_policy.name == "float32"
     assert optimize(model, dtype="mixed_float16").dtype_policy.name == "mixed_float16"
     assert optimize(model, dtype=keras.DTypePolicy("float64")).compute_dtype == "float64"
+
+
+def test_what_is_no_model_or_no_dtype_is_named() -> None:
+    with pytest.raises(InputError, match="it got a dict"):
+        optimize({})  # type: ignore[type-var]
+    model = TFMobileBertModel(random_config("mobilebert", 0))
+    with pytest.raises(InputError, match="dtype is 'float3'"):
+        optimize(model, dtype="float3")
+    assert "bfloat16" in str(optimize(model, dtype="bfloat16").dtype_policy.name)
