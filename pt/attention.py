@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .dropout import dropout as drop
+
 
 class AttentionMask(NamedTuple):
     """Which keys each query may attend to, in the forms that the two paths of `attend` need.
@@ -90,7 +92,7 @@ def attend(
     """Scaled dot-product attention: `softmax(query @ key^T / sqrt(width)) @ value` (Vaswani et al. 2017, equation 1).
 
     A query whose keys are all masked attends to all alike. The fused kernel is used unless the probabilities are asked
-    for or `mask_value` is given; the numbers are the same.
+    for or `mask_value` is given, or on a CPU, where it knows no dropout; the numbers are the same.
 
     Args:
         query: `[batch, heads, length, width of a head]`.
@@ -104,7 +106,8 @@ def attend(
     Returns:
         The context, shaped like `query`, and the probabilities before dropout `[batch, heads, length, keys]` or None.
     """
-    if not output_attentions and mask_value is None:
+    fused = mask_value is None and not (dropout and query.device.type == "cpu")
+    if fused and not output_attentions:
         bias = None
         if mask is not None:
             # A fused kernel's backward pass is wrong where a whole row of the bias is the lowest number. A zero query
@@ -112,13 +115,13 @@ def attend(
             query, bias = query.masked_fill(mask.blind, 0.0), mask.bias
         return F.scaled_dot_product_attention(query, key, value, bias, dropout_p=dropout), None
 
-    scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
+    scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
     # Half precision sums too coarsely, and may not hold `mask_value`. The fused kernel sums in single precision too.
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
     if mask is not None:
         scores = scores.masked_fill(~mask.keep, torch.finfo(scores.dtype).min if mask_value is None else mask_value)
     probabilities = torch.softmax(scores, dim=-1).to(value.dtype)
-    context = F.dropout(probabilities, dropout, training=dropout > 0) @ value
+    context = drop(probabilities, dropout) @ value
     return context, probabilities if output_attentions else None
 
 

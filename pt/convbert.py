@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ..core.convbert import ConvBertConfig
 from ..core.outputs import BaseModelOutput, ModelOutput
 from .attention import AttentionMask, SelfAttention, attend, padded_positions
+from .dropout import Dropout
 from .heads import (
     ForMaskedLM,
     ForMultipleChoice,
@@ -261,7 +262,7 @@ class ConvBertClassificationHead(nn.Module):
         hidden, std = config.hidden_size, config.initializer_range
         self.dense = Dense(hidden, hidden, std)
         self.activation = activation(config.hidden_act)
-        self.dropout = nn.Dropout(config.head_dropout_prob)
+        self.dropout = Dropout(config.head_dropout_prob)
         self.out_proj = Dense(hidden, config.num_labels, std)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -279,8 +280,8 @@ class SequenceSummary(nn.Module):
         self.summary_type = config.summary_type
         self.summary = Dense(hidden, hidden, config.initializer_range) if config.summary_use_proj else None
         self.activation = activation(config.summary_activation or "linear")
-        self.first_dropout = nn.Dropout(config.summary_first_dropout)
-        self.last_dropout = nn.Dropout(config.summary_last_dropout)
+        self.first_dropout = Dropout(config.summary_first_dropout)
+        self.last_dropout = Dropout(config.summary_last_dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map `[batch, length, H]` to `[batch, H]`."""

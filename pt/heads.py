@@ -16,6 +16,7 @@ from ..core import outputs
 from ..core.config import IGNORED_LABEL, PretrainedConfig
 from ..core.outputs import ModelOutput
 from ..errors import InputError
+from .dropout import Dropout
 from .generation import GenerationMixin
 from .inputs import check_choices, check_tensors
 from .layers import Dense
@@ -320,7 +321,7 @@ class ForSequenceClassification(LabelledModel):
     def add_head(self) -> None:
         """Make the classifier."""
         config = self.config
-        self.dropout = nn.Dropout(config.head_dropout_prob)
+        self.dropout = Dropout(config.head_dropout_prob)
         self.classifier: nn.Module = Dense(config.hidden_size, config.num_labels, config.initializer_range)
 
     def logits(self, encoded: ModelOutput) -> Tensor:
@@ -345,7 +346,7 @@ class ForMultipleChoice(LabelledModel):
 
     def add_head(self) -> None:
         """Make the classifier."""
-        self.dropout = nn.Dropout(self.config.head_dropout_prob)
+        self.dropout = Dropout(self.config.head_dropout_prob)
         self.classifier = Dense(self.config.hidden_size, 1, self.config.initializer_range)
 
     def logits(self, encoded: ModelOutput) -> Tensor:
@@ -384,7 +385,7 @@ class ForTokenClassification(LabelledModel):
     def add_head(self) -> None:
         """Make the classifier."""
         config = self.config
-        self.dropout = nn.Dropout(config.head_dropout_prob)
+        self.dropout = Dropout(config.head_dropout_prob)
         self.classifier = Dense(config.hidden_size, config.num_labels, config.initializer_range)
 
     def logits(self, encoded: ModelOutput) -> Tensor:

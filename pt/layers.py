@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..core.config import PretrainedConfig
 from .attention import AttentionMask
+from .dropout import Dropout
 from .losses import cross_entropy
 from .products import PLAIN_TENSORS, grouped_linear, linear
 from .projection import Projection, projected_cross_entropy
@@ -198,7 +199,7 @@ class Embeddings(nn.Module):
         self.position_embeddings = Embedding(config.max_position_embeddings, width, std)
         self.token_type_embeddings = Embedding(config.type_vocab_size, width, std)
         self.LayerNorm = norm
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(
         self,
@@ -243,7 +244,7 @@ class AddNorm(nn.Module):
     def __init__(self, dense: nn.Module, norm: nn.Module, *, dropout: float) -> None:
         super().__init__()
         self.dense = dense
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.LayerNorm = norm
 
     def forward(self, values: Tensor, residual: Tensor) -> Tensor:

@@ -23,6 +23,10 @@ PLAIN_TENSORS = (Tensor, nn.Parameter)
 # Asked beforehand, for a graph that is being traced cannot ask.
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
+# In bfloat16, where the CPU has instructions for its products; elsewhere oneDNN widens each number first.
+_HAS_BFLOAT16 = _HAS_ONEDNN and torch.cpu._is_avx512_bf16_supported()
+_DTYPES = (torch.float32, torch.bfloat16) if _HAS_BFLOAT16 else (torch.float32,)
+
 # Of fewer multiplications than this, starting oneDNN takes longer than they do.
 _LEAST_MULTIPLICATIONS = 2**21
 
@@ -38,7 +42,7 @@ def linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     Returns:
         `[..., out]`.
     """
-    if suits_onednn(values, weight) and multiplies_slowly():
+    if values.dtype == torch.float32 and suits_onednn(values, weight) and multiplies_slowly():
         return _onednn_if_large(values, weight, bias)
     return F.linear(values, weight, bias)
 
@@ -62,20 +66,21 @@ def grouped_linear(values: Tensor, weight: Tensor, bias: Tensor | None = None) -
 
 
 def suits_onednn(values: Tensor, weight: Tensor) -> bool:
-    """Say whether these are plain float32 tensors on a CPU, in a graph that need not run elsewhere."""
+    """Say whether these are plain tensors on a CPU, of a dtype that it multiplies, in a graph that stays here."""
     return (
         values.device.type == "cpu"
-        and values.dtype == weight.dtype == torch.float32
+        and values.dtype == weight.dtype
+        and values.dtype in _DTYPES
         and type(weight) in PLAIN_TENSORS
         and _HAS_ONEDNN
         and not torch.compiler.is_exporting()
         and not torch.jit.is_tracing()
         and not torch.is_autocast_enabled("cpu")
-        and (torch.compiler.is_compiling() or not _is_transformed())
+        and (torch.compiler.is_compiling() or not is_transformed())
     )
 
 
-def _is_transformed() -> bool:
+def is_transformed() -> bool:
     """Say whether `torch.func` or forward-mode differentiation looks into each product; oneDNN's would hide it."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..core.outputs import BaseModelOutputWithPooling
 from ..core.squeezebert import SqueezeBertConfig
 from .attention import AttentionMask, SelfAttention
+from .dropout import Dropout
 from .heads import (
     ForMaskedLM,
     ForMultipleChoice,
@@ -48,7 +49,7 @@ class ConvolutionNorm(nn.Module):
     def __init__(self, convolution: GroupedConvolution, width: int, *, dropout: float) -> None:
         super().__init__()
         self.conv1d = convolution
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.layernorm = LayerNorm(width, EPSILON)
 
     def forward(self, values: Tensor, residual: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Steps(NamedTuple):
 
 def steps_for(values: Tensor, weight: Tensor) -> Steps:
     """Return the steps to take with values like these and weights like this one."""
-    if not suits_onednn(values, weight) or not multiplies_slowly():
+    if not suits_onednn(values, weight) or (values.dtype == torch.float32 and not multiplies_slowly()):
         return PLAIN
     if not torch.compiler.is_compiling() and values.shape[:-1].numel() < LEAST_ROWS:  # a graph's may be unknown
         return PLAIN

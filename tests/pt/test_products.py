@@ -37,7 +37,7 @@ def calls_of_onednn(call: Callable[[], Any]) -> int:
 def assert_equal_with_gradients(
     found: Callable[..., Tensor], expected: Callable[..., Tensor], inputs: tuple[Tensor, ...]
 ) -> None:
-    """Compare in float32 with float64, the value and the gradient of each input."""
+    """Compare with float64 the value and the gradient of each input."""
     exact = tuple(tensor.detach().double().requires_grad_() for tensor in inputs)
     mine, theirs = found(*inputs), expected(*exact)
     slope = torch.randn_like(theirs)
@@ -47,7 +47,7 @@ def assert_equal_with_gradients(
     )
     for one, other in pairs:
         assert one.dtype == inputs[0].dtype
-        tolerance = 1e-5 if one.dtype == torch.float32 else 1e-12
+        tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2**-7}[one.dtype]
         assert (one - other).abs().max() <= tolerance * other.abs().max()
 
 
@@ -151,7 +151,7 @@ def by_group(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.cat([part @ matrix.T for part, matrix in zip(parts, weight, strict=True)], dim=-1) + bias
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("outer", SHAPES)
 def test_a_grouped_map_is_each_group_of_channels_through_its_own_matrix(
