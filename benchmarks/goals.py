@@ -20,7 +20,7 @@ LENGTH = 128
 ENOUGH = 0.9
 
 OPTIMIZED = ("ours optimized", "ours optimized compiled")
-KERAS = ("ours", "ours xla")
+KERAS = ("ours", "ours xla", "ours optimized", "ours optimized xla")
 BFLOAT16 = ("ours bfloat16", "ours optimized bfloat16")
 KERAS_PEER = ("peer", "peer xla")
 

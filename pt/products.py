@@ -89,7 +89,7 @@ def _onednn_if_large(values: Tensor, weight: Tensor, bias: Tensor | None = None)
     """Map values that suit oneDNN, by it where that pays; a weight `[out, in / groups]` maps each group apart."""
     if torch.compiler.is_compiling():  # whose lengths may be unknown
         return _product(values, weight, bias)
-    if values.numel() * weight.shape[0] < _LEAST_MULTIPLICATIONS:
+    if _is_small(values, weight.shape[0]):
         groups = _groups(values, weight)
         if groups > 1:
             return _by_group(values, weight.unflatten(0, (groups, -1)), bias)
@@ -97,6 +97,11 @@ def _onednn_if_large(values: Tensor, weight: Tensor, bias: Tensor | None = None)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (values, weight, bias)):
         return _product(values, weight, bias)
     return _onednn(values, weight, bias)
+
+
+def _is_small(values: Tensor, width: int) -> bool:
+    """Say whether a map of these values to so many is over before oneDNN has started."""
+    return values.numel() * width < _LEAST_MULTIPLICATIONS
 
 
 def _groups(values: Tensor, weight: Tensor) -> int:
@@ -115,11 +120,19 @@ def _onednn(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if groups == 1:
         product: Tensor = torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], "")
         return product
-    # A convolution of size 1 over pixels whose channels lie last, as they do already. It has nothing to dilate; that it
-    # says so makes PyTorch choose oneDNN in a single thread too.
-    pixels = values.reshape(1, 1, -1, values.shape[-1]).permute(0, 3, 1, 2)
-    mapped = F.conv2d(pixels, weight[..., None, None], bias, dilation=2, groups=groups)
-    return mapped.permute(0, 2, 3, 1).reshape(*values.shape[:-1], -1)
+    # A convolution of size 1. It has nothing to dilate; that it says so makes PyTorch choose oneDNN in one thread too.
+    mapped = F.conv2d(_image(values), weight[..., None, None], bias, dilation=2, groups=groups)
+    return _values(mapped, values.shape[:-1])
+
+
+def _image(values: Tensor) -> Tensor:
+    """See `[..., channels]` as an image whose pixels stand in one row; the channels still lie last."""
+    return values.reshape(1, 1, -1, values.shape[-1]).permute(0, 3, 1, 2)
+
+
+def _values(image: Tensor, outer: torch.Size) -> Tensor:
+    """See such an image as `[*outer, channels]` again."""
+    return image.permute(0, 2, 3, 1).reshape(*outer, -1)
 
 
 def _shaped(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -135,22 +148,43 @@ def _gradients(ctx: Any, slope: Tensor) -> tuple[Tensor | None, Tensor | None, T
     """Return the gradients of values, weight and bias, from the product's `[..., out]`."""
     values, weight = ctx.saved_tensors
     of_values, of_weight, of_bias = ctx.needs_input_grad
-    groups, rows = _groups(values, weight), slope.reshape(-1, slope.shape[-1])
-    turned = weight.t() if groups == 1 else weight.unflatten(0, (groups, -1)).mT.flatten(0, 1)
+    rows = slope.reshape(-1, slope.shape[-1])
     return (
-        _onednn_if_large(slope, turned) if of_values else None,
-        _weight_gradient(rows, values.reshape(-1, values.shape[-1]), groups) if of_weight else None,
+        _values_gradient(slope, weight, values) if of_values else None,
+        _weight_gradient(rows, values.reshape(-1, values.shape[-1]), _groups(values, weight)) if of_weight else None,
         rows.sum(dim=0) if of_bias else None,
     )
 
 
+def _values_gradient(slope: Tensor, weight: Tensor, values: Tensor) -> Tensor:
+    """Return `slope @ weight` of each group, `[..., in]`."""
+    groups = _groups(values, weight)
+    if groups == 1:
+        return _onednn_if_large(slope, weight.t())
+    if torch.compiler.is_compiling() or _is_small(slope, values.shape[-1]):
+        return _onednn_if_large(slope, weight.unflatten(0, (groups, -1)).mT.flatten(0, 1))
+    # The convolution's own gradient reads the weights as they lie.
+    images = _image(slope.contiguous()), _image(values.contiguous()), weight[..., None, None]
+    gradient, _, _ = torch.ops.aten.convolution_backward(
+        *images, None, [1, 1], [0, 0], [2, 2], False, [0, 0], groups, [True, False, False]
+    )
+    return _values(gradient, values.shape[:-1])
+
+
 def _weight_gradient(slope: Tensor, values: Tensor, groups: int) -> Tensor:
     """Return `slope^T @ values` of each group, `[out, in / groups]`, from `[rows, out]` and `[rows, in]`."""
-    slopes = slope.t().contiguous().chunk(groups)
-    parts = values.chunk(groups, dim=-1)
-    # A part that lies strided is copied for the same reason as values are.
-    products = [_onednn_if_large(s, part.contiguous().t()) for s, part in zip(slopes, parts, strict=True)]
-    return products[0] if groups == 1 else torch.cat(products)
+    if groups == 1:
+        return _turned_product(slope, values)
+    pairs = zip(slope.chunk(groups, dim=-1), values.chunk(groups, dim=-1), strict=True)
+    # The narrower one is turned, since turning takes as long as a part of the product itself.
+    if slope.shape[-1] <= values.shape[-1]:
+        return torch.cat([_turned_product(s, v) for s, v in pairs])
+    return torch.cat([_turned_product(v, s).t() for s, v in pairs])
+
+
+def _turned_product(left: Tensor, right: Tensor) -> Tensor:
+    """Return `left^T @ right`, of `[rows, ...]` each; where they lie strided, they are copied as `_onednn` does."""
+    return _onednn_if_large(left.contiguous().t().contiguous(), right.contiguous().t())
 
 
 # An operator of our own has gradients, and is one step of a compiled graph. It costs no more than what it calls.

@@ -6,6 +6,7 @@ pass over its result; elsewhere they are PyTorch's.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,6 +29,9 @@ FUSED = {
     "gelu_pytorch_tanh": ("gelu", "tanh"),
 }
 
+
+# Of more keys than this, all heads' scores at once take too much memory.
+MOST_KEYS = 512
 
 # Of fewer positions than this, starting oneDNN's products takes longer than they save.
 LEAST_ROWS = 32
@@ -205,4 +209,9 @@ def attention(
         bias = mask.bias
         # A zero query scores 0 everywhere, which is attending to all keys alike.
         query = query if mask.blind is None else query.masked_fill(mask.blind, 0.0)
+    if query.dtype == torch.bfloat16 and key.shape[2] <= MOST_KEYS and suits_onednn(query, key):
+        # The fused kernel's products are not oneDNN's: these three steps take half of its time.
+        scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-1, -2)
+        scores = scores if bias is None else scores + bias
+        return (torch.softmax(scores, dim=-1) @ value).transpose(1, 2).flatten(2), None
     return F.scaled_dot_product_attention(query, key, value, bias).transpose(1, 2).flatten(2), None
