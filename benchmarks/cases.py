@@ -24,7 +24,7 @@ import gemm
 import isobert
 from flops import forward_flop
 from isobert.core.registry import FAMILIES
-from measured import YARDSTICK, Case, dtype_of, surroundings
+from measured import PART, YARDSTICK, Case, dtype_of, surroundings
 from runner import BenchmarkError, Worker, alternate, environment
 
 HERE = Path(__file__).parent
@@ -279,7 +279,7 @@ class Sides:
             return
         found.versions[" ".join(which)] = answer["versions"]
         found.memory[side] = None
-        is_alike = CASES[setting.case].is_alike and which[0] != YARDSTICK
+        is_alike = CASES[setting.case].is_alike and which[0] != YARDSTICK and PART not in side.split()
         if is_alike and dtype_of(side.split()) == "float32":
             found.difference = max(found.difference or 0.0, self.model.compare(output, setting, where))
 

@@ -36,6 +36,7 @@ class Goal:
         peers: the sides that it is compared with; the fastest counts. None: see `of`.
         least: the ratio, the share, or the seconds.
         of: "ratio" (the peer's time to ours), "share" (of the machine's rate), or "seconds" (at most so many).
+        beside: sides that are measured with them, and show what bounds the figure.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Goal:
     peers: tuple[str, ...]
     least: float
     of: str = "ratio"
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ def _goals() -> list[Goal]:
                 Goal(
                     f"{title} in Keras, compiled, batch {batch}, against {of}",
                     *(_forward(family, "tf", batch), KERAS, peers, least),
+                    beside=("ours products",) if family == "rembert" else (),
                 )
             )
     for family, title in titles.items():
@@ -170,7 +173,7 @@ def settings_of(goals: Iterable[Goal]) -> list[Setting]:
     for goal in goals:
         if goal.key[0] in ("forward", "training step"):
             known = sides.setdefault(goal.key, [])
-            known += [side for side in (*goal.ours, *goal.peers) if side not in known]
+            known += [side for side in (*goal.ours, *goal.peers, *goal.beside) if side not in known]
     return [Setting(*key, tuple(names)) for key, names in sides.items()]
 
 

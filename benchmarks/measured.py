@@ -114,6 +114,9 @@ PRODUCT_GFLOP = 2 * PRODUCT_SIZE**3 / 1e9
 # The side that is another model than the case's: BERT-base.
 YARDSTICK = "bert"
 
+# The word of a side that is a part of a forward pass: its dense maps alone, which bound what any other side can reach.
+PART = "products"
+
 DTYPES = ("bfloat16", "float16")
 
 

@@ -21,7 +21,8 @@ Call = Callable[[], Any]
 class TensorFlow:
     """A library's Keras models, called in a `tf.function`.
 
-    A side's words say how: "optimized" (`isobert.tf.optimize`), "xla" (XLA compiles the function), and a dtype.
+    A side's words say how: "optimized" (`isobert.tf.optimize`), "xla" (XLA compiles the function), and a dtype; or that
+    it is but a part of the forward pass: "products".
 
     Args:
         library: "isobert" or "transformers".
@@ -76,6 +77,22 @@ class TensorFlow:
             return [value for value in model(tensors, training=False).values() if value is not None]
 
         return lambda: forward(tensors)[0]
+
+    def products(self, folder: Path, words: Collection[str], inputs: dict[str, np.ndarray]) -> Call:
+        """Return a call of the encoder's dense maps alone, one after the other: no forward pass can take less."""
+        model, rows = self.open(folder, "Model", words), inputs["input_ids"].size
+        weights = [one.value for one in model.weights if len(one.shape) == 2 and "embeddings/" not in one.path]
+        values = {width: self.tf.random.normal([rows, width]) for width in {weight.shape[0] for weight in weights}}
+
+        @self.tf.function
+        def multiply(values: dict[int, Any]) -> list[Any]:
+            found: list[Any] = []
+            for weight in weights:
+                with self.tf.control_dependencies(found[-1:]):
+                    found.append(self.tf.matmul(values[weight.shape[0]], weight)[0, 0])
+            return found
+
+        return lambda: multiply(values)[-1]
 
     def training_step(self, folder: Path, words: Collection[str], inputs: dict[str, np.ndarray], head: str) -> Call:
         """Return a call of a whole step: forward, backward and AdamW, without clipping, in one `tf.function`.
