@@ -81,7 +81,18 @@ def test_squeezebert_has_no_peer_in_tensorflow_but_the_one_in_pytorch() -> None:
 
 def test_options_choose_among_the_settings() -> None:
     chosen = bench.options(
-        ["--short", "--subjects", "mobilebert", "--batches", "1", "--sides", "ours optimized", "bert"]
+        [
+            "--short",
+            "--subjects",
+            "mobilebert",
+            "--frameworks",
+            "pt",
+            "--batches",
+            "1",
+            "--sides",
+            "ours optimized",
+            "bert",
+        ]
     )
     (only,) = bench.settings(chosen)
     assert only == Setting("forward", "mobilebert", "pt", 1, 128, ("ours optimized", "bert"))
