@@ -7,7 +7,7 @@ PACKAGE := __init__.py errors.py core tokenization conversion pt tf cli
 PYTEST := $(BIN)/python -m pytest
 
 .PHONY: help install demo test test-full test-peers lint format oracle bench bench-full bench-gpu bench-train bench-memory \
-  bench-lm-head bench-convert clean
+  bench-lm-head bench-convert bench-int8 clean
 
 help:
 	@echo 'make install    the environment alone, in $(VENV)'
@@ -25,6 +25,7 @@ help:
 	@echo 'make bench-memory  creating, saving and opening a full-size RemBERT, beside the same; BENCH holds options'
 	@echo 'make bench-lm-head  a training step of the part of RemBERT that scores words, beside the same; BENCH holds options'
 	@echo 'make bench-convert  converting a full-size RemBERT, beside a copy of the file and the same; BENCH holds options'
+	@echo 'make bench-int8  8-bit integers: times, and with a fine-tuned model of yours accuracy; BENCH holds options'
 	@echo 'make clean      remove everything that make created'
 
 install: $(INSTALLED)
@@ -110,6 +111,11 @@ bench-lm-head: $(INSTALLED) .peers/.installed .peers-5/.installed
 # Full size again: 5 GB of free memory for the peer, and 8 GB of disk in the folder of temporary files.
 bench-convert: $(INSTALLED) .peers/.installed
 	$(BIN)/python benchmarks/convert.py --json benchmarks/results/convert.json $(BENCH)
+	$(BIN)/python benchmarks/bench.py --page
+
+# BENCH='--model DIR --data FILE --texts FILE' evaluates a fine-tuned model as well.
+bench-int8: $(INSTALLED)
+	$(BIN)/python benchmarks/int8.py $(BENCH)
 	$(BIN)/python benchmarks/bench.py --page
 
 .peers-5/.installed:

@@ -25,7 +25,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 REGION = re.compile(r"(<!-- results: (?P<name>[a-z-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
 # Files that hold no cases, but what their benchmark wrote by itself.
-OWN = ("memory", "lm_head", "convert")
+OWN = ("memory", "lm_head", "convert", "int8")
 
 
 @dataclass(frozen=True)
@@ -228,6 +228,7 @@ REGIONS: dict[str, Callable[[Results, Path], str]] = {
     "memory": lambda results, images: tables.memory(results.own.get("memory")),
     "lm-head": lambda results, images: tables.lm_head(results.own.get("lm_head")),
     "convert": lambda results, images: tables.convert(results.own.get("convert")),
+    "integers": lambda results, images: tables.integers(results.own.get("int8")),
 }
 
 

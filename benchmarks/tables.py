@@ -16,7 +16,8 @@ SIDES = {
         *("ours optimized bfloat16", "peer", "peer compiled", "peer bfloat16", "onnx", "bert"),
     ),
     "tf": (
-        *("ours", "ours xla", "ours optimized", "ours optimized xla", "ours bfloat16", "peer", "peer xla", "peer pt"),
+        *("ours", "ours xla", "ours optimized", "ours optimized xla", "ours bfloat16", "ours products", "peer"),
+        *("peer xla", "peer pt"),
     ),
 }
 
@@ -183,3 +184,30 @@ def convert(content: Mapping[str, Any] | None) -> str:
         cells += [f"{case['peak'] / 1e6:,.0f} MB" if case else "" for case in (ours, peer)]
         table.append([f"`{source}`", f"`{to}`", *cells])
     return markdown(header, table)
+
+
+def integers(content: Mapping[str, Any] | None) -> str:
+    """Return what fine-tuned models lose by 8-bit integers, and what models of the papers' sizes gain."""
+    if content is None:
+        return ""
+    parts = []
+    if content["times"]:
+        table = []
+        for size_name, found in content["times"].items():
+            for batch, measured in found["batches"].items():
+                took = {side: statistics.median(rounds) for side, rounds in measured["seconds"].items()}
+                cells = [seconds(took["float32"])]
+                cells += [f"{seconds(took[s])} ({took['float32'] / took[s]:.2f}x)" for s in ("bfloat16", "int8")]
+                cells += [f"{measured['error'][side]:.4f}" for side in ("bfloat16", "int8")]
+                table.append([f"{size_name}, {batch} x 128", *cells])
+        header = ("", "float32", "bfloat16", "int8", "error of bfloat16", "of int8")
+        parts.append(markdown(header, table))
+    if content["accuracy"]:
+        table = []
+        for name, found in content["accuracy"].items():
+            cells = [f"{found['sides'][side]['accuracy']:.2%}" for side in ("float32", "bfloat16", "int8")]
+            cells += [str(found["changed"][side]) for side in ("bfloat16", "int8")]
+            table.append([name, str(found["examples"]), *cells])
+        header = ("accuracy", "examples", "float32", "bfloat16", "int8", "answers changed by bfloat16", "by int8")
+        parts.append(markdown(header, table))
+    return "\n".join(parts)

@@ -61,9 +61,9 @@ ONLY_IN: dict[tuple[str, str | None], set[str]] = {
 }
 # Files of one framework: PyTorch's runs are carried by Accelerate, and Keras's by `fit`, `tf.data` and `tf.distribute`;
 # and Keras gets a twin of PyTorch's optimizer. How a CPU multiplies and draws dropout is asked in PyTorch
-# alone.
+# alone, and its oneDNN has products of bytes.
 ONLY_FILES = {
-    "pt": {"acceleration.py", "dropout.py", "products.py", "resuming.py"},
+    "pt": {"acceleration.py", "dropout.py", "products.py", "quantization.py", "resuming.py"},
     "tf": {"callbacks.py", "data.py", "distribution.py", "optimizers.py", "step.py"},
 }
 # Arguments that the frameworks' idioms make different, where neither a model's user nor a family's file meets them.
