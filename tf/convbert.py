@@ -323,7 +323,8 @@ class ConvBertLMHead(Block):
         table = self.weight if self.tied is None else self.tied.embeddings
         if labels is not None:
             return projected_cross_entropy(hidden, Projection(table, self.bias), labels)
-        return ops.matmul(hidden, ops.transpose(table)) + self.bias
+        # Outside of a graph, a transposed table would be a copy of it.
+        return ops.einsum("...d,vd->...v", hidden, table) + self.bias
 
 
 class ConvBertClassificationHead(Block):

@@ -520,7 +520,8 @@ class LMPredictionHead(Block):
 
     def scores(self, vectors: Any) -> Any:
         """Score transformed vectors `[..., width]` as `[..., vocab]`."""
-        return ops.matmul(vectors, ops.transpose(self.decoder.embeddings)) + self.bias
+        # Outside of a graph, a transposed table would be a copy of it.
+        return ops.einsum("...d,vd->...v", vectors, self.decoder.embeddings) + self.bias
 
     def call(self, hidden: Any, labels: Any = None) -> Any:
         """Score `[batch, length, width]` as `[batch, length, vocab]`, or return the loss of labels `[batch, length]`.

@@ -275,8 +275,9 @@ class MobileBertLMPredictionHead(LMPredictionHead):
         """Score transformed vectors `[..., H]` as `[..., vocab]`."""
         # Two products instead of one with the joined table, which would have to be copied together on every call.
         factor, rest = vectors[..., : self.word_width], vectors[..., self.word_width :]
-        scores = ops.matmul(factor, ops.transpose(self.decoder.embeddings)) + ops.matmul(rest, self.dense.weight)
-        return scores + self.bias
+        # Outside of a graph, a transposed table would be a copy of it, too.
+        words = ops.einsum("...d,vd->...v", factor, self.decoder.embeddings)
+        return words + ops.matmul(rest, self.dense.weight) + self.bias
 
 
 class MobileBertPreTrainedModel(TFPreTrainedModel):

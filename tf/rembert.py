@@ -270,7 +270,8 @@ class RemBertLMPredictionHead(PredictionHeadTransform):
         """
         if labels is not None:
             return projected_cross_entropy(hidden, self.projection(), labels, super().call)
-        return ops.matmul(super().call(hidden), ops.transpose(self.decoder.table)) + self.decoder.bias
+        # Outside of a graph, a transposed table would be a copy of it.
+        return ops.einsum("...d,vd->...v", super().call(hidden), self.decoder.table) + self.decoder.bias
 
 
 class _Decoder(keras.layers.Layer):

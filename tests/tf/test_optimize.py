@@ -228,10 +228,10 @@ def test_a_model_tells_what_was_done_to_it(caplog: pytest.LogCaptureFixture) -> 
     assert "36 in the layers instead of 45" in optimized.optimizations[1]
     assert "folded 25 NoNorms" in optimized.optimizations[0]
     assert optimized.optimizations[1] in caplog.text
-    # A product is a `MatMul` of the graph, and no norm is left in it.
+    # A product is two `MatMul`s of the graph, one for each half of the positions, and no norm is left in it.
     graph = tf.function(lambda ids: optimized.encoder(tf.ones((1, 4, config.hidden_size)))).get_concrete_function(0)
     kinds = [node.type for node in graph.graph.get_operations()]
-    assert kinds.count("MatMul") == 36
+    assert kinds.count("MatMul") == 2 * 36
     assert kinds.count("Mul") == 1
 
 

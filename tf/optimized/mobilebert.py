@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -33,7 +34,7 @@ class Summand(keras.layers.Layer):
         self.built = True
 
     def call(self, stream: Any, values: Any) -> Any:
-        """Return the stream `[batch, length, width]` after the sum; values are `[batch, length, in]`."""
+        """Return the stream `[rows, width]` after the sum; values are `[rows, in]`."""
         stream = stream + ops.matmul(values, self.weight)
         return stream if self.rescale is None else stream * self.rescale
 
@@ -60,38 +61,72 @@ class Layer(Block):
             self.contract.append(Summand(contract, dtype=dtype, name=f"contract.{i}"))
         self.exit = None if folded.exit is None else Summand(folded.exit, dtype=dtype, name="exit")
 
-    def call(self, stream: Any, attention_mask: Mask | None = None, output_attentions: bool = False) -> tuple[Any, Any]:
-        """Map `[batch, length, H]` to the same shape; also return the attention's probabilities or None."""
-        inner, query, key, value = self.attention_inputs(stream)
+    def call(
+        self,
+        stream: tuple[Any, ...],
+        attention_mask: Mask | None = None,
+        *,
+        shape: tuple[Any, Any],
+        output_attentions: bool = False,
+    ) -> tuple[Any, Any]:
+        """Map the stream's parts, each `[rows, H]`, to the same shapes.
+
+        Args:
+            stream: from `parted`.
+            attention_mask: which keys may be attended to.
+            shape: `(batch, length)`, which the parts have together.
+            output_attentions: whether to return the attention's probabilities.
+
+        Returns:
+            The stream, and the probabilities `[batch, heads, length, length]` or None.
+        """
+        inner, made = zip(*map(self.attention_inputs, stream), strict=True)
+        query, key, value = (head for pieces in zip(*made, strict=True) for head in self.heads(pieces, shape))
         context, probabilities = attention(
             query, key, value, attention_mask, mask_value=self.mask_value, output_attentions=output_attentions
         )
-        inner = self.context(inner, side_by_side(context))
-        for expand, contract in zip(self.expand, self.contract, strict=True):
-            inner = contract(inner, expand(inner))
-        return inner if self.exit is None else self.exit(stream, inner), probabilities
+        contexts = parted(side_by_side(context), len(stream))
+        return tuple(map(self.fed_forward, stream, inner, contexts)), probabilities
 
-    def attention_inputs(self, stream: Any) -> tuple[Any, Any, Any, Any]:
-        """Return the layer's inner stream `[batch, length, B]`, and the heads' queries, keys and values."""
+    def attention_inputs(self, stream: Any) -> tuple[Any, tuple[Any, ...]]:
+        """Return a part's inner stream `[rows, B]`, and its queries, keys and values, side by side in a few pieces."""
         if self.entry is None:
             assert self.projections is not None
-            query, key, value = self.heads(self.projections(stream), 3)
-            return stream, query, key, value
+            return stream, (self.projections(stream),)
         made = self.entry(stream)
-        inner = made[..., : self.width]
+        inner = made[:, : self.width]
         if self.projections is None:
-            query, key, value = self.heads(made[..., self.width :], 3)
-        elif made.shape[-1] == self.width:
-            query, key, value = self.heads(self.projections(inner), 3)
-        else:
-            query, key = self.heads(self.projections(made[..., self.width : 2 * self.width]), 2)
-            (value,) = self.heads(made[..., 2 * self.width :], 1)
-        return inner, query, key, value
+            return inner, (made[:, self.width :],)
+        if made.shape[-1] == self.width:
+            return inner, (self.projections(inner),)
+        return inner, (self.projections(made[:, self.width : 2 * self.width]), made[:, 2 * self.width :])
 
-    def heads(self, values: Any, parts: int) -> list[Any]:
-        """`[batch, length, parts * B]` -> for each part `[batch, heads, length, B / heads]`."""
-        split: list[Any] = ops.unstack(heads_of(values, parts, self.num_heads), parts)
+    def heads(self, pieces: Sequence[Any], shape: tuple[Any, Any]) -> list[Any]:
+        """Each part's `[rows, n * B]` -> `n` times `[batch, heads, length, B / heads]`."""
+        values = whole(pieces, shape)
+        count = values.shape[-1] // self.width
+        split: list[Any] = ops.unstack(heads_of(values, count, self.num_heads), count)
         return split
+
+    def fed_forward(self, stream: Any, inner: Any, context: Any) -> Any:
+        """Return a part of the stream after the layer, from its inner stream and its heads' context, `[rows, B]`."""
+        inner = self.context(inner, context)
+        for expand, contract in zip(self.expand, self.contract, strict=True):
+            inner = contract(inner, expand(inner))
+        return inner if self.exit is None else self.exit(stream, inner)
+
+
+def parted(values: Any, parts: int) -> tuple[Any, ...]:
+    """`[batch, length, width]` -> the rows of all positions, `[rows, width]`, in one part or in two halves."""
+    rows = ops.reshape(values, (-1, values.shape[-1]))
+    half = ops.shape(rows)[0] // 2
+    return (rows,) if parts == 1 else (rows[:half], rows[half:])
+
+
+def whole(parts: Sequence[Any], shape: tuple[Any, Any]) -> Any:
+    """Undo `parted`; `shape` is `(batch, length)`."""
+    rows = parts[0] if len(parts) == 1 else ops.concatenate(parts)
+    return ops.reshape(rows, (*shape, rows.shape[-1]))
 
 
 def _with_scaled_queries(
@@ -115,11 +150,17 @@ def _scaled_rows(product: folding.Product, rows: slice, scale: float) -> folding
 
 
 class Encoder(Block):
-    """The stack of layers, and at its end the way back to the stream's true numbers."""
+    """The stack of layers, and at its end the way back to the stream's true numbers.
+
+    A layer maps each position by itself, but for its attention. TensorFlow computes a product as small as those of one
+    text on one thread of a CPU; so the positions are in two halves, whose products it computes at the same time.
+    """
 
     def __init__(self, config: MobileBertConfig, folded: folding.FoldedMobileBert, **kwargs: Any) -> None:
         super().__init__(trainable=False, **kwargs)
         dtype = self.dtype_policy
+        accelerators = [device for kind in ("gpu", "tpu") for device in keras.distribution.list_devices(kind)]
+        self.num_parts = 1 if accelerators else 2
         self.layer = [Layer(config, part, dtype=dtype, name=f"layer.{i}") for i, part in enumerate(folded.layers)]
         scales, shifts = (np.stack(parts) for parts in zip(*folded.units, strict=True))
         self.scales = fixed(self, "scales", scales)
@@ -134,15 +175,18 @@ class Encoder(Block):
     ) -> EncoderOutput:
         """Run `[batch, length, H]`, in the stream's units, through every layer in turn."""
         mask = Mask.of(attention_mask, self.compute_dtype)
+        batch, length, _ = ops.shape(stream)
+        shape = (batch, length)
+        parts = parted(stream, self.num_parts)
         hidden_states: tuple[Any, ...] = ()
         attentions: tuple[Any, ...] = ()
         for index, layer in enumerate(self.layer):
             if output_hidden_states:
-                hidden_states += (self.true(stream, index),)
-            stream, probabilities = layer(stream, mask, output_attentions=output_attentions)
+                hidden_states += (self.true(whole(parts, shape), index),)
+            parts, probabilities = layer(parts, mask, shape=shape, output_attentions=output_attentions)
             if output_attentions:
                 attentions += (probabilities,)
-        last = self.true(stream, len(self.layer))
+        last = self.true(whole(parts, shape), len(self.layer))
         return EncoderOutput(
             last, (*hidden_states, last) if output_hidden_states else None, attentions if output_attentions else None
         )
