@@ -25,7 +25,7 @@ import isobert
 from flops import forward_flop
 from isobert.core.registry import FAMILIES
 from measured import PART, YARDSTICK, Case, dtype_of, surroundings
-from runner import BenchmarkError, Worker, alternate, environment
+from runner import KEEP_FREED, BenchmarkError, Worker, alternate, environment
 
 HERE = Path(__file__).parent
 
@@ -176,6 +176,8 @@ class Bench:
         """Return a script's worker, with as many threads as the options say and on their device."""
         threads, device = self.chosen.threads, self.chosen.device
         variables = environment(threads, legacy_keras=legacy_keras, device=device)
+        if not self.chosen.memory:  # whose peaks would not show
+            variables |= KEEP_FREED
         return Worker(interpreter, HERE / script, *arguments, str(threads), device, environment=variables)
 
     def fail(self, what: str) -> None:

@@ -113,6 +113,10 @@ def resident(field: str) -> int:
 # In the parent.
 
 
+# glibc's settings by which a process keeps memory that it has freed, up to the largest blocks that it keeps at all.
+KEEP_FREED = {"MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TOP_PAD_": str(2**29)}
+
+
 def environment(threads: int, *, legacy_keras: bool = False, device: str = "cpu") -> dict[str, str]:
     """Return the variables that a worker is started with.
 
