@@ -172,11 +172,13 @@ class Bench:
                     turns[dtype, kind] = partial(worker.ask, "time", kind=kind, dtype=dtype, seconds=seconds)
         return turns
 
-    def worker(self, interpreter: str, script: str, *arguments: str, legacy_keras: bool = False) -> Worker:
+    def worker(
+        self, interpreter: str, script: str, *arguments: str, legacy_keras: bool = False, keep_freed: bool = False
+    ) -> Worker:
         """Return a script's worker, with as many threads as the options say and on their device."""
         threads, device = self.chosen.threads, self.chosen.device
         variables = environment(threads, legacy_keras=legacy_keras, device=device)
-        if not self.chosen.memory:  # whose peaks would not show
+        if keep_freed:
             variables |= KEEP_FREED
         return Worker(interpreter, HERE / script, *arguments, str(threads), device, environment=variables)
 
@@ -290,7 +292,9 @@ class Sides:
         peers = {"pt": self.bench.chosen.peer, "tf": self.bench.chosen.tf_peer}
         interpreter = sys.executable if name == "ours" else peers[framework]
         legacy = name == "peer" and framework == "tf"
-        return self.bench.worker(interpreter, "models.py", name, framework, legacy_keras=legacy)
+        # Peaks of memory would not show.
+        keep = self.model.case.endswith("step") and not self.bench.chosen.memory
+        return self.bench.worker(interpreter, "models.py", name, framework, legacy_keras=legacy, keep_freed=keep)
 
     def say(self, setting: Setting, what: str) -> None:
         where = f"{setting.case}, {setting.subject}, {setting.framework}, {setting.batch} x {setting.length}"
