@@ -12,13 +12,13 @@ from ...core.mobilebert import MobileBertConfig
 from ..attention import AttentionMask
 from ..layers import Dense, EncoderOutput, NoNorm
 from ..mobilebert import MobileBertEmbeddings, MobileBertModel
-from .parts import Mapping, fixed, turned
+from .parts import Mapping, fixed
 from .steps import ENDS, Mask, Steps, attention, steps_for
 
 
 def folded_map(product: Product, activation: str = "linear") -> Mapping:
     """Return a folded dense map with an activation after it."""
-    return Mapping(turned(torch.from_numpy(product.weight)), torch.from_numpy(product.bias), activation)
+    return Mapping(torch.from_numpy(product.weight), torch.from_numpy(product.bias), activation)
 
 
 class Summand(nn.Module):
@@ -26,7 +26,7 @@ class Summand(nn.Module):
 
     def __init__(self, addition: Addition) -> None:
         super().__init__()
-        self.weight = turned(torch.from_numpy(addition.weight))
+        self.weight = fixed(torch.from_numpy(addition.weight))
         self.rescale = None if addition.rescale is None else fixed(torch.from_numpy(addition.rescale))
 
     def forward(self, stream: Tensor, values: Tensor, steps: Steps) -> Tensor:
@@ -142,7 +142,7 @@ def fold_embeddings(embeddings: MobileBertEmbeddings, folded: FoldedEmbeddings) 
     embeddings.position_embeddings.weight = parameter(folded.positions)
     embeddings.token_type_embeddings.weight = parameter(folded.token_types)
     if folded.transformation is not None:
-        dense.weight = turned(torch.from_numpy(folded.transformation))
+        dense.weight = fixed(torch.from_numpy(folded.transformation))
         dense.register_parameter("bias", None)
     embeddings.LayerNorm = nn.Identity() if folded.rescale is None else Rescale(folded.rescale)
 

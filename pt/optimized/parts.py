@@ -14,15 +14,6 @@ def fixed(values: Tensor) -> nn.Parameter:
     return nn.Parameter(values.detach(), requires_grad=False)
 
 
-def turned(weight: Tensor) -> nn.Parameter:
-    """Return a weight `[out, in]` as a parameter without gradients, whose memory is laid out `[in, out]`.
-
-    That is how oneDNN multiplies by small weights: it would otherwise turn them around in every product. Large ones it
-    reads better as they are.
-    """
-    return fixed(weight.t().contiguous().t())
-
-
 class Mapping(nn.Module):
     """A dense map with an activation: `activation(weight @ x + bias)`.
 

@@ -18,6 +18,7 @@ from ..attention import AttentionMask, attend
 from ..inputs import values_are_cheap
 from ..layers import activation
 from ..products import grouped_linear, multiplies_slowly, suits_onednn
+from .layouts import for_convolution, for_product
 
 # Activations that oneDNN applies to a product's result while it is at hand: its name and its algorithm.
 FUSED = {
@@ -93,10 +94,11 @@ def _onednn_mapped(values: Tensor, weight: Tensor, bias: Tensor | None, name: st
     # Where values are strided, the product is a hundred times slower than copying them.
     values = values.contiguous()
     if groups == 1:
-        product = torch.ops.mkldnn._linear_pointwise(values, weight, bias, kind, [], algorithm)
+        product = torch.ops.mkldnn._linear_pointwise(values, for_product(weight), bias, kind, [], algorithm)
     else:
+        image = _image(values)
         product = torch.ops.mkldnn._convolution_pointwise(
-            _image(values), weight[..., None, None], bias, *_EVERYWHERE, groups, kind, [], algorithm
+            image, for_convolution(weight, groups, image.shape), bias, *_EVERYWHERE, groups, kind, [], algorithm
         )
         product = _values(product)
     return product if name in FUSED else activation(name)(product)
@@ -106,7 +108,9 @@ def _onednn_added(stream: Tensor, values: Tensor, weight: Tensor, bias: Tensor |
     if values.shape[-1] != weight.shape[1]:
         # oneDNN would leave a grouped convolution that ends in a sum to others.
         return _onednn_mapped(values, weight, bias, "linear").add_(stream)
-    product: Tensor = torch.ops.mkldnn._linear_pointwise.binary(values.contiguous(), stream, weight, bias, "add")
+    product: Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+        values.contiguous(), stream, for_product(weight), bias, "add"
+    )
     return product
 
 
