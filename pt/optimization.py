@@ -35,9 +35,9 @@ def optimize(model: Model, *, dtype: str | torch.dtype | None = None) -> Model:
     hidden states and attentions included. `optimizations` tells what was done.
 
     The original is unchanged. What needs no change, such as the table of words, is in memory once for both; the layers'
-    weights are copied, and once more where oneDNN's products read them laid out (`pt/optimized/layouts.py`). Training and
-    saving are the original's. The model can be compiled (`torch.compile` with `fullgraph=True`) and exported
-    (`torch.export`).
+    weights are copied, and once more where oneDNN's products read them laid out (`pt/optimized/layouts.py`).
+    Training and saving are the original's. The model can be compiled (`torch.compile` with `fullgraph=True`) and
+    exported (`torch.export`).
 
     Args:
         model: any model of the library, bare or with a head, on any device.
