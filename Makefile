@@ -25,7 +25,7 @@ help:
 	@echo 'make bench-memory  creating, saving and opening a full-size RemBERT, beside the same; BENCH holds options'
 	@echo 'make bench-lm-head  a training step of the part of RemBERT that scores words, beside the same; BENCH holds options'
 	@echo 'make bench-convert  converting a full-size RemBERT, beside a copy of the file and the same; BENCH holds options'
-	@echo 'make bench-int8  8-bit integers: times, and with a fine-tuned model of yours accuracy; BENCH holds options'
+	@echo 'make bench-int8  8-bit integers, beside ONNX Runtime and torchao; BENCH holds options'
 	@echo 'make clean      remove everything that make created'
 
 install: $(INSTALLED)
@@ -113,15 +113,13 @@ bench-convert: $(INSTALLED) .peers/.installed
 	$(BIN)/python benchmarks/convert.py --json benchmarks/results/convert.json $(BENCH)
 	$(BIN)/python benchmarks/bench.py --page
 
-# BENCH='--model DIR --data FILE --texts FILE' evaluates a fine-tuned model as well.
-bench-int8: $(INSTALLED)
-	$(BIN)/python benchmarks/int8.py $(BENCH)
-	$(BIN)/python benchmarks/bench.py --page
+bench-int8: $(INSTALLED) .peers-5/.installed
+	$(BIN)/python benchmarks/bench.py --int8 $(BENCH)
 
 .peers-5/.installed:
 	$(PYTHON) -m venv .peers-5
 	.peers-5/bin/python -m pip install --quiet --disable-pip-version-check 'transformers>=5,<6' torch==2.13.0 accelerate==1.15.0 \
-	  onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.31.1
+	  onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.31.1 torchao==0.18.0
 	@touch $@
 
 clean:

@@ -1,9 +1,10 @@
-"""The models beside their peers: what the goals need (`--short`), everything (the default), or on a GPU (`--gpu`).
+"""The models beside their peers: what the goals need, everything (the default), on a GPU, or in 8-bit integers.
 
     python benchmarks/bench.py --short
 
-`make bench`, `make bench-full` and `make bench-gpu` install the peers and run this; `docs/benchmarks.md` says how it
-measures, and is written anew at the end. Each case goes into the results as soon as it is measured.
+`make bench`, `make bench-full`, `make bench-gpu` and `make bench-int8` install the peers and run this;
+`docs/benchmarks.md` says how it measures, and is written anew at the end. Each case goes into the results as soon as it
+is measured.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ TRAINING = {
 }
 SWEEP = ("ours", "ours optimized", "peer")
 BOTH = ("ours", "peer")
+
+INT8_SIDES = ("ours optimized", "ours optimized bfloat16", "ours int8", "onnx int8", "peer int8 compiled")
 
 GPU_SIDES = tuple(
     " ".join(filter(None, (who, how, dtype)))
@@ -92,13 +95,37 @@ def gpu_settings() -> list[Setting]:
     return found
 
 
+def int8_settings() -> list[Setting]:
+    """Return the cases of 8-bit integers, beside other ways to them."""
+    found = []
+    # RemBERT's others need more memory and time than such a machine has; torchao leaves SqueezeBERT's maps as they are.
+    counts = {"rembert": 3, "squeezebert": 4}
+    for family in FAMILIES:
+        sides = INT8_SIDES[: counts.get(family)]
+        found += [Setting("forward", family, "pt", batch, 128, sides) for batch in (1, 8)]
+    return found
+
+
+SETTINGS = {
+    "goals": lambda: settings_of(GOALS),
+    "full": full_settings,
+    "gpu": gpu_settings,
+    "int8": int8_settings,
+}
+
+
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--short", action="store_true", help="measure what the goals name, and nothing else")
-    which.add_argument("--gpu", action="store_true", help="measure on a GPU")
-    which.add_argument("--page", action="store_true", help="measure nothing, and write the page anew")
+    which.set_defaults(form="full")
+    for name, form, what in (
+        ("--short", "goals", "measure what the goals name, and nothing else"),
+        ("--gpu", "gpu", "measure on a GPU"),
+        ("--int8", "int8", "measure 8-bit integers"),
+        ("--page", "page", "measure nothing, and write the page anew"),
+    ):
+        which.add_argument(name, dest="form", action="store_const", const=form, help=what)
     add("--peer", default=".peers-5/bin/python", help="interpreter with PyTorch and transformers 5 (%(default)s)")
     add("--tf-peer", default=".peers/bin/python", help="one with TensorFlow and transformers 4.57.6 (%(default)s)")
     add("--cases", nargs="+", choices=CASES, metavar="CASE", help=f"of {', '.join(CASES)}")
@@ -119,9 +146,9 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             family_of(subject)
         except StopIteration:
             parser.error(f"argument --subjects: {subject!r} is no family and no size of one")
-    chosen.device = "cuda" if chosen.gpu else "cpu"
-    chosen.memory = not chosen.short
-    chosen.rounds = chosen.rounds or (5 if chosen.short else 7)
+    chosen.device = "cuda" if chosen.form == "gpu" else "cpu"
+    chosen.memory = chosen.form in ("full", "gpu")
+    chosen.rounds = chosen.rounds or (7 if chosen.memory else 5)
     return chosen
 
 
@@ -134,9 +161,8 @@ def positive(text: str) -> int:
 
 def settings(chosen: argparse.Namespace) -> list[Setting]:
     """Return what the options ask for."""
-    found = settings_of(GOALS) if chosen.short else gpu_settings() if chosen.gpu else full_settings()
     kept = []
-    for one in found:
+    for one in SETTINGS[chosen.form]():
         wanted = (
             (chosen.cases, one.case),
             (chosen.subjects, one.subject),
@@ -151,8 +177,8 @@ def settings(chosen: argparse.Namespace) -> list[Setting]:
 
 
 def results_file(chosen: argparse.Namespace, case: Case) -> Path:
-    """Return where a case is recorded: the goals' together, since their sides are fewer, and a GPU's."""
-    name = "goals" if chosen.short else "gpu" if chosen.gpu else case.case.replace(" ", "-")
+    """Return where a case is recorded: those of the full form by what they do, the others together."""
+    name = case.case.replace(" ", "-") if chosen.form == "full" else chosen.form
     return Path(chosen.results) / f"{name}.json"
 
 
@@ -201,8 +227,8 @@ def main() -> None:
     chosen = options()
     console = Console() if Console().is_terminal else Console(width=140)  # a file has no width of its own
     failures: list[str] = []
-    if not chosen.page:
-        machine = {"threads": chosen.threads} | ({"gpu": name_of_gpu()} if chosen.gpu else {})
+    if chosen.form != "page":
+        machine = {"threads": chosen.threads} | ({"gpu": name_of_gpu()} if chosen.form == "gpu" else {})
         load = os.getloadavg()[0]
         if load > 0.5:
             console.print(f"[yellow]The machine is busy (load {load:.1f}): times will be too long, and ratios unsure.")
@@ -214,7 +240,7 @@ def main() -> None:
         console.print(table_of(cases))
         failures = bench.failures
     results = results_of(chosen.results)
-    if chosen.short:
+    if chosen.form == "goals":
         goals = Table(title="What is to be reached")
         for title in ("goal", "at least", "measured", "share of the rate", "met"):
             goals.add_column(title)

@@ -221,6 +221,11 @@ class Model:
         numbers = np.load(output)
         return checked(numbers, self.expected.setdefault((setting.batch, setting.length), numbers), where)
 
+    def error(self, output: Path, setting: Setting) -> float:
+        """Return how far an output in another dtype is from the first one's on this batch, by norm."""
+        expected = self.expected[setting.batch, setting.length]
+        return float(np.linalg.norm(np.load(output) - expected) / np.linalg.norm(expected))
+
 
 class Sides:
     """The workers of one framework's cases with one model.
@@ -286,6 +291,8 @@ class Sides:
         is_alike = CASES[setting.case].is_alike and which[0] != YARDSTICK and PART not in side.split()
         if is_alike and dtype_of(side.split()) == "float32":
             found.difference = max(found.difference or 0.0, self.model.compare(output, setting, where))
+        elif is_alike and (setting.batch, setting.length) in self.model.expected:
+            found.errors[side] = self.model.error(output, setting)
 
     def worker(self, name: str, framework: str) -> Worker:
         """Return the worker of the sides whose first word is `name`, in the interpreter that has its libraries."""

@@ -41,6 +41,8 @@ class Case:
         products: the times of the machine's own products in the same rounds, by dtype and kind.
         difference: the largest of the float32 sides' differences from the first side's output, relative to its
             largest number.
+        errors: of the sides that compute in another dtype, how far their outputs are from the first side's: the norm of
+            the difference in parts of the output's.
         refused: why a side that was to be measured cannot do it, by side.
         units: examples or tokens that a call goes through, where a rate says more than a time; 0 otherwise.
         versions: of the libraries, by side.
@@ -57,6 +59,7 @@ class Case:
     flop: int = 0
     products: dict[str, dict[str, Timing]] = field(default_factory=dict)
     difference: float | None = None
+    errors: dict[str, float] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     units: int = 0
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -117,7 +120,9 @@ YARDSTICK = "bert"
 # The word of a side that is a part of a forward pass: its dense maps alone, which bound what any other side can reach.
 PART = "products"
 
-DTYPES = ("bfloat16", "float16")
+# 8-bit integers are no dtype of a model's, but of its products.
+INT8 = "int8"
+DTYPES = ("bfloat16", "float16", INT8)
 
 
 def dtype_of(words: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from copy import deepcopy
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from measured import dtype_of
+from measured import INT8, dtype_of
 from runner import peak_memory
 
 # How a side whose name has this word is compiled.
 MODES = {"compiled": None, "graphs": "reduce-overhead"}
+
+# How many texts `quantize` sees the ranges of.
+SEEN = 16
 
 # A model is compiled anew for each shape; past PyTorch's limit it would run without.
 SHAPES = 64
@@ -26,7 +30,7 @@ class PyTorch:
     """A library's models in PyTorch.
 
     A side's words say how: "optimized" (`isobert.pt.optimize`), "compiled" (`torch.compile`), "graphs" (the same with
-    CUDA graphs), and a dtype.
+    CUDA graphs), and a dtype. "int8" is `isobert.pt.quantize`, and of transformers' models what torchao makes of them.
 
     Args:
         library: "isobert" or "transformers".
@@ -56,6 +60,7 @@ class PyTorch:
     def open(self, folder: Path, head: str, words: Collection[str]) -> Any:
         """Return the model of a checkpoint for one side; what several sides need is opened once."""
         dtype = dtype_of(words)
+        dtype = "float32" if dtype == INT8 else dtype
         if (head, dtype) not in self.opened:
             self.opened[head, dtype] = self.read(folder, head, dtype)
         model = self.opened[head, dtype]
@@ -74,7 +79,24 @@ class PyTorch:
 
     def forward(self, folder: Path, words: Collection[str], inputs: dict[str, np.ndarray]) -> Call:
         """Return a call of the bare encoder, without gradients."""
-        return self._without_gradients(self.open(folder, "Model", words), words, inputs)
+        model = self.open(folder, "Model", words)
+        if INT8 in words:
+            model = self.quantized(model, inputs)
+        return self._without_gradients(model, words, inputs)
+
+    def quantized(self, model: Any, inputs: dict[str, np.ndarray]) -> Any:
+        """Return a model in 8-bit integers; ours sees its ranges on other texts of the same words."""
+        if self.library == "isobert":
+            from isobert.pt import quantize
+
+            ids = inputs["input_ids"]
+            texts = np.random.default_rng(0).choice(ids.ravel(), (SEEN, ids.shape[1]))
+            return quantize(model, [{"input_ids": self.torch.from_numpy(texts)}])
+        quantization = import_module("torchao.quantization")
+        self.versions["torchao"] = version("torchao")
+        model = deepcopy(model)
+        quantization.quantize_(model, quantization.Int8DynamicActivationInt8WeightConfig())
+        return model
 
     def _without_gradients(self, model: Any, words: Collection[str], inputs: dict[str, np.ndarray]) -> Call:
         compiled, tensors = self.compiled(model, words), self.tensors(inputs)
@@ -168,7 +190,7 @@ class PyTorch:
 
 
 class OnnxRuntime(PyTorch):
-    """transformers' PyTorch model as ONNX Runtime runs it, in float32 on the CPU."""
+    """transformers' PyTorch model as ONNX Runtime runs it on the CPU: in float32, or in integers ("int8")."""
 
     def __init__(self, library: str, threads: int, device: str = "cpu") -> None:
         super().__init__(library, threads, device)
@@ -185,12 +207,34 @@ class OnnxRuntime(PyTorch):
         path.parent.mkdir(exist_ok=True)
         tensors = self.tensors(inputs)
         self.torch.onnx.export(model, kwargs=tensors, f=path, input_names=list(tensors), dynamo=True, verbose=False)
+        if INT8 in words:
+            path = self.in_integers(path)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         wanted = {one.name for one in session.get_inputs()}
         given = {name: array for name, array in inputs.items() if name in wanted}
         return lambda: session.run(None, given)[0]
+
+    def in_integers(self, path: Path) -> Path:
+        """Write an exported model once more with integer products, whose values' ranges are seen in each call."""
+        import onnx
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        plain, quantized = path.with_suffix(".plain.onnx"), path.with_suffix(".int8.onnx")
+        model = onnx.load(path)
+        # The shapes that the export noted down stand in the way of ONNX Runtime's own inference of them.
+        del model.graph.value_info[:]
+        onnx.save(model, plain)
+        quantize_dynamic(
+            plain,
+            quantized,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            extra_options={"MatMulConstBOnly": True},
+        )
+        return quantized
 
     def numbers(self, result: Any) -> np.ndarray:
         return np.asarray(result)

@@ -25,7 +25,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 REGION = re.compile(r"(<!-- results: (?P<name>[a-z-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
 # Files that hold no cases, but what their benchmark wrote by itself.
-OWN = ("memory", "lm_head", "convert", "int8")
+OWN = ("memory", "lm_head", "convert", "int8_accuracy")
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,14 @@ class Results:
         goals: the cases of the short form, by key.
         cases: those of the full form, and of the short form where there is no other.
         gpu: those of a GPU.
+        int8: those of 8-bit integers.
         own: the content of the files of `OWN`, by name.
     """
 
     goals: Mapping[Key, Case]
     cases: Mapping[Key, Case]
     gpu: Mapping[Key, Case]
+    int8: Mapping[Key, Case]
     own: Mapping[str, Any]
 
     def of(self, case: str, framework: str | None = None) -> list[Case]:
@@ -56,10 +58,11 @@ def results_of(folder: Path) -> Results:
     goals = {case.key: case for case in read(folder / "goals.json")}
     cases = dict(goals)
     for path in sorted(folder.glob("*.json")):
-        if path.stem not in ("goals", "gpu", *OWN):
+        if path.stem not in ("goals", "gpu", "int8", *OWN):
             cases |= {case.key: case for case in read(path)}
     own = {name: json.loads(path.read_text()) for name in OWN if (path := folder / f"{name}.json").exists()}
-    return Results(goals, cases, {case.key: case for case in read(folder / "gpu.json")}, own)
+    gpu, int8 = ({case.key: case for case in read(folder / f"{name}.json")} for name in ("gpu", "int8"))
+    return Results(goals, cases, gpu, int8, own)
 
 
 def write_page(results: Results, page: Path = PAGE) -> None:
@@ -129,7 +132,7 @@ def rate(cases: Iterable[Case]) -> str:
 
 
 def surroundings(results: Results, images: Path) -> str:
-    cases = [*results.cases.values(), *results.gpu.values()]
+    cases = [*results.cases.values(), *results.gpu.values(), *results.int8.values()]
     lines = []
     for name in ("processor", "processors", "system", "python", "threads"):
         values = dict.fromkeys(str(case.about[name]) for case in cases if name in case.about)
@@ -212,6 +215,13 @@ def gpu(results: Results, images: Path) -> str:
     return "\n".join([*parts, *(["Training steps:", "", tables.rows(steps)] if steps else []), rate(cases)])
 
 
+def integers(results: Results, images: Path) -> str:
+    """Write what 8-bit integers gain, beside other ways to them, and what fine-tuned models lose by them."""
+    cases = list(results.int8.values())
+    parts = [tables.integers(cases), tables.refused(cases)] if cases else []
+    return "\n".join(filter(None, (*parts, tables.int8_accuracy(results.own.get("int8_accuracy")))))
+
+
 REGIONS: dict[str, Callable[[Results, Path], str]] = {
     "surroundings": surroundings,
     "goals": goals,
@@ -228,7 +238,7 @@ REGIONS: dict[str, Callable[[Results, Path], str]] = {
     "memory": lambda results, images: tables.memory(results.own.get("memory")),
     "lm-head": lambda results, images: tables.lm_head(results.own.get("lm_head")),
     "convert": lambda results, images: tables.convert(results.own.get("convert")),
-    "integers": lambda results, images: tables.integers(results.own.get("int8")),
+    "integers": integers,
 }
 
 

@@ -186,28 +186,29 @@ def convert(content: Mapping[str, Any] | None) -> str:
     return markdown(header, table)
 
 
-def integers(content: Mapping[str, Any] | None) -> str:
-    """Return what fine-tuned models lose by 8-bit integers, and what models of the papers' sizes gain."""
+def integers(cases: Sequence[Case]) -> str:
+    """Return the times of 8-bit integers and of what stands beside them, how much faster than the first, and errors."""
+
+    def cell(case: Case, side: str) -> str:
+        first = next(iter(case.times))
+        parts = [seconds(case.times[side].median)]
+        if side != first:
+            parts.append(f"{case.ratio(first, side).median:.2f}x")
+        if side in case.errors:
+            parts.append(f"error {case.errors[side]:.3f}")
+        return "<br>".join(parts)
+
+    return sides(cases, list(dict.fromkeys(side for case in cases for side in case.times)), cell)
+
+
+def int8_accuracy(content: Mapping[str, Any] | None) -> str:
+    """Return what fine-tuned models lose by 8-bit integers."""
     if content is None:
         return ""
-    parts = []
-    if content["times"]:
-        table = []
-        for size_name, found in content["times"].items():
-            for batch, measured in found["batches"].items():
-                took = {side: statistics.median(rounds) for side, rounds in measured["seconds"].items()}
-                cells = [seconds(took["float32"])]
-                cells += [f"{seconds(took[s])} ({took['float32'] / took[s]:.2f}x)" for s in ("bfloat16", "int8")]
-                cells += [f"{measured['error'][side]:.4f}" for side in ("bfloat16", "int8")]
-                table.append([f"{size_name}, {batch} x 128", *cells])
-        header = ("", "float32", "bfloat16", "int8", "error of bfloat16", "of int8")
-        parts.append(markdown(header, table))
-    if content["accuracy"]:
-        table = []
-        for name, found in content["accuracy"].items():
-            cells = [f"{found['sides'][side]['accuracy']:.2%}" for side in ("float32", "bfloat16", "int8")]
-            cells += [str(found["changed"][side]) for side in ("bfloat16", "int8")]
-            table.append([name, str(found["examples"]), *cells])
-        header = ("accuracy", "examples", "float32", "bfloat16", "int8", "answers changed by bfloat16", "by int8")
-        parts.append(markdown(header, table))
-    return "\n".join(parts)
+    table = []
+    for name, found in content.items():
+        cells = [f"{found['sides'][side]['accuracy']:.2%}" for side in ("float32", "bfloat16", "int8")]
+        cells += [str(found["changed"][side]) for side in ("bfloat16", "int8")]
+        table.append([name, str(found["examples"]), *cells])
+    header = ("accuracy", "examples", "float32", "bfloat16", "int8", "answers changed by bfloat16", "by int8")
+    return markdown(header, table)

@@ -138,6 +138,19 @@ def test_a_case_is_measured_recorded_and_read_back(tmp_path: Path) -> None:
     assert read(tmp_path / "found.json") == [case]
 
 
+def test_what_another_dtype_rounds_is_told() -> None:
+    run, _ = small([])
+    setting = Setting("forward", "convbert-small", "pt", 2, 16, ("ours", "ours bfloat16", "ours int8"))
+    (case,) = run.run([setting])
+    error = case.errors["ours bfloat16"]
+    assert 1e-4 < error < 0.1
+    if "ours int8" in case.times:
+        assert error != case.errors["ours int8"]
+        assert 1e-4 < case.errors["ours int8"] < 0.1
+    else:
+        assert "AVX-512 VNNI" in case.refused["ours int8"]
+
+
 def test_a_training_step_changes_no_other_side() -> None:
     run, _ = small([])
     setting = Setting("training step", "convbert-small", "pt", 2, 16, ("ours", "ours bfloat16"))

@@ -39,6 +39,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> page.Results:
         record(folder / f"{one.case}.json", measured(one))
     for one in bench.gpu_settings()[:3]:
         record(folder / "gpu.json", measured(one))
+    for one in bench.int8_settings()[:2]:
+        record(folder / "int8.json", measured(one))
     for one in settings_of(GOALS)[:2]:
         record(folder / "goals.json", measured(one))
     return page.results_of(folder)
@@ -123,6 +125,18 @@ def test_a_rate_stands_beside_the_time_where_units_are_counted() -> None:
     case = Case("fine-tuning", "a", "pt", 32, 128, times={"ours": Timing((2.0,))}, units=1000)
     assert "2.00 s (500 a second)" in tables.rows([case])
     assert "fine-tuning, a, 32 x 128, PyTorch" in tables.rows([case])
+
+
+def test_integers_stand_beside_the_first_side_with_their_errors() -> None:
+    times = {"ours optimized": Timing((1.0,)), "ours int8": Timing((0.25,))}
+    case = Case("forward", "a", "pt", 1, 8, times=times, errors={"ours int8": 0.0123})
+    assert "| a, 1 x 8 | 1.00 s | 250.0 ms<br>4.00x<br>error 0.012 |" in tables.integers([case])
+
+
+def test_what_integers_change_is_told_of_each_model() -> None:
+    sides = {"float32": {"accuracy": 0.9}, "bfloat16": {"accuracy": 0.9}, "int8": {"accuracy": 0.85}}
+    content = {"a model": {"examples": 20, "sides": sides, "changed": {"float32": 0, "bfloat16": 0, "int8": 1}}}
+    assert "| a model | 20 | 90.00% | 90.00% | 85.00% | 0 | 1 |" in tables.int8_accuracy(content)
 
 
 def test_what_could_not_be_run_is_told() -> None:
