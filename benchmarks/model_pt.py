@@ -107,6 +107,24 @@ class PyTorch:
 
         return call
 
+    def products(self, folder: Path, words: Collection[str], inputs: dict[str, np.ndarray]) -> Call:
+        """Return a call of the layers' dense maps alone, one after the other: no forward pass can take less."""
+        from isobert.pt.optimized.steps import steps_for
+
+        torch, model, rows = self.torch, self.open(folder, "Model", words), inputs["input_ids"].size
+        named = model.encoder.named_parameters()
+        weights = [p for name, p in named if name.endswith("weight") and p.dim() == 2]
+        values = {width: torch.randn(1, rows, width) for width in {weight.shape[1] for weight in weights}}
+        maps = [(values[weight.shape[1]], weight, torch.zeros(weight.shape[0])) for weight in weights]
+        steps = steps_for(*maps[0][:2])
+
+        def call() -> None:
+            with torch.no_grad():
+                for one in maps:
+                    steps.mapped(*one, "linear")
+
+        return call
+
     def training_step(self, folder: Path, words: Collection[str], inputs: dict[str, np.ndarray], head: str) -> Call:
         """Return a call of a whole step: forward, backward, and AdamW in one kernel, without clipping.
 

@@ -13,7 +13,8 @@ from runner import Spread
 SIDES = {
     "pt": (
         *("ours", "ours optimized", "ours compiled", "ours optimized compiled", "ours bfloat16"),
-        *("ours optimized bfloat16", "peer", "peer compiled", "peer bfloat16", "onnx", "bert"),
+        *("ours optimized bfloat16", "ours optimized products", "peer", "peer compiled", "peer bfloat16", "onnx"),
+        "bert",
     ),
     "tf": (
         *("ours", "ours xla", "ours optimized", "ours optimized xla", "ours bfloat16", "ours products", "peer"),
