@@ -161,10 +161,13 @@ class Bench:
     def started_products(
         self, stack: ExitStack, settings: Sequence[Setting]
     ) -> dict[tuple[str, str], Callable[..., Sequence[float]]]:
-        """Start what multiplies matrices, and return a turn for each dtype and kind of product."""
+        """Start what multiplies matrices, and return a turn for each dtype and kind of product.
+
+        Whichever framework's models are measured, all kinds are, so that shares in all runs are of the same rate.
+        """
         turns = {}
-        counted = {setting.framework for setting in settings if CASES[setting.case].passes}
-        for framework in sorted(counted | {"pt"} if counted else ()):
+        frameworks = ("pt",) if self.chosen.device != "cpu" else tuple(gemm.KINDS)
+        for framework in frameworks if any(CASES[setting.case].passes for setting in settings) else ():
             worker = stack.enter_context(self.worker(sys.executable, "gemm.py", framework))
             for dtype, kinds in gemm.KINDS[framework].items():
                 for kind in kinds:
